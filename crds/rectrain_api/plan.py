@@ -1,0 +1,201 @@
+"""The run plan: everything that a pod needs to know, fully resolved. `plan(job)` is pure.
+
+The operator writes it into the ConfigMap that the pod mounts as run.json; `rectrain-trainer run -f
+job.yaml` calls the same function on a laptop. It never holds raw user YAML, peers, report address,
+paths or keys: those come by environment.
+"""
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from rectrain_api.base import ApiModel
+from rectrain_api.overrides import apply_overrides
+from rectrain_api.presets import load
+from rectrain_api.schema import parse_quantity
+from rectrain_api.spec import RecTrainingJob, TrainingSpec
+
+PLAN_VERSION = 1
+FROM_LABELS = "FromLabels"
+WORK_RESERVE_BYTES: Final = 2 << 30
+"""Room in the pod's work folder beside the staged data: snapshots, resume, best weights, export, logs."""
+
+
+class Identity(ApiModel):
+    """Who owns a run's place in S3: namespace and name, so that a retry is a new object over it."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class ModelPlan(ApiModel):
+    """The model, resolved: what `rectrain_trainer` builds."""
+
+    preset: str
+    image_shape: list[int]
+    """Channels, height [px], width [px]."""
+    padded: bool
+    max_text_length: int
+    config: dict[str, Any]
+    """A `PresetConfig` in upstream's own words, overrides applied."""
+
+
+class DataPlan(ApiModel):
+    """The data, as named by the user."""
+
+    train: str
+    eval: str | None = None
+    eval_fraction: float
+    dictionary: str
+    cache_bytes: int | None = None
+
+
+class EvalInterval(ApiModel):
+    """Evaluate every so many of a unit."""
+
+    every: Annotated[int, Field(ge=1)]
+    unit: Literal["steps", "epochs"]
+
+
+class TrainingPlan(ApiModel):
+    """The training, preset's defaults filled in."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    eval_interval: EvalInterval
+    seed: int
+    deterministic: bool
+    workers: int | None = None
+
+
+class CheckpointInterval(ApiModel):
+    """Save every so many of a unit."""
+
+    every: Annotated[int, Field(ge=1)]
+    unit: Literal["steps", "seconds"]
+
+
+class CheckpointPlan(ApiModel):
+    """Where the run lives, and how often it is saved."""
+
+    uri: str
+    interval: CheckpointInterval
+    keep_last: int
+    resume: Literal["Auto", "Never"]
+    fencing: Literal["On", "Off"]
+
+
+class S3Plan(ApiModel):
+    """How S3 is reached; what is None comes from the environment."""
+
+    endpoint: str | None = None
+    region: str | None = None
+    addressing_style: Literal["Path", "Virtual"] | None = None
+
+
+class RunPlan(ApiModel):
+    """run.json."""
+
+    version: int = PLAN_VERSION
+    identity: Identity
+    model: ModelPlan
+    data: DataPlan
+    training: TrainingPlan
+    checkpoint: CheckpointPlan
+    s3: S3Plan
+    gpus: int
+    termination_grace_seconds: int
+
+    def hashed_part(self) -> dict[str, Any]:
+        """What makes two runs the same run: model, data and training, but not what may differ between
+        attempts (epochs, workers, intervals, the size of the cache)."""
+        whole = self.to_dict()
+        parts: dict[str, Any] = {k: dict(whole[k]) for k in ("model", "data", "training")}  # type: ignore[call-overload]
+        parts["data"].pop("cacheBytes", None)
+        for key in ("epochs", "workers", "evalInterval"):
+            parts["training"].pop(key, None)
+        return parts
+
+    def plan_hash(self) -> str:
+        """sha256 (hex) of `hashed_part` as canonical JSON."""
+        text = json.dumps(self.hashed_part(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """run.json: the same plan gives the same bytes."""
+        return json.dumps(self.to_dict(), sort_keys=True, indent=2, ensure_ascii=False)
+
+
+def plan(job: RecTrainingJob) -> RunPlan:
+    """The run plan of a manifest. Pure.
+
+    Raises:
+        InvalidSpec: the preset or an override can't work.
+    """
+    spec = job.spec
+    preset = load(spec.model.preset)
+    config = apply_overrides(preset.config.model_dump(mode="json", by_alias=True), spec.model.overrides)
+    return RunPlan(
+        identity=Identity(namespace=job.metadata.namespace, name=job.metadata.name),
+        model=ModelPlan(
+            preset=preset.name,
+            image_shape=preset.image_shape,
+            padded=preset.padded,
+            max_text_length=preset.max_text_length,
+            config=config,
+        ),
+        data=DataPlan(
+            train=spec.data.train.rstrip("/"),
+            eval=spec.data.eval.rstrip("/") if spec.data.eval else None,
+            eval_fraction=spec.data.eval_fraction,
+            dictionary=spec.data.dictionary,
+            cache_bytes=int(parse_quantity(spec.data.cache.size)) if spec.data.cache else None,
+        ),
+        training=_training(
+            spec.training, epochs=preset.epochs, batch_size=preset.batch_size, lr=preset.learning_rate
+        ),
+        checkpoint=CheckpointPlan(
+            uri=spec.checkpoint.uri.rstrip("/"),
+            interval=_checkpoint_interval(spec.checkpoint.interval),
+            keep_last=spec.checkpoint.keep_last,
+            resume=spec.checkpoint.resume,
+            fencing=spec.checkpoint.fencing,
+        ),
+        s3=S3Plan(
+            endpoint=spec.s3.endpoint, region=spec.s3.region, addressing_style=spec.s3.addressing_style
+        ),
+        gpus=spec.replicas.gpus_per_node,
+        termination_grace_seconds=spec.run_policy.termination_grace_seconds,
+    )
+
+
+def _training(spec: TrainingSpec, *, epochs: int, batch_size: int, lr: float) -> TrainingPlan:
+    return TrainingPlan(
+        epochs=spec.epochs or epochs,
+        batch_size=spec.batch_size or batch_size,
+        learning_rate=spec.learning_rate or lr,
+        eval_interval=_eval_interval(spec.eval_interval),
+        seed=spec.seed,
+        deterministic=spec.deterministic,
+        workers=spec.workers,
+    )
+
+
+def _eval_interval(value: int | str) -> EvalInterval:
+    if isinstance(value, int):
+        return EvalInterval(every=value, unit="steps")
+    return EvalInterval(every=int(re.sub(r"\D", "", value)), unit="epochs")
+
+
+def _checkpoint_interval(value: int | str) -> CheckpointInterval:
+    if isinstance(value, int):
+        return CheckpointInterval(every=value, unit="steps")
+    seconds = int(value[:-1]) * {"s": 1, "m": 60, "h": 3600}[value[-1]]
+    return CheckpointInterval(every=seconds, unit="seconds")

@@ -1,0 +1,357 @@
+"""The log of a run in S3: create-only records, and what follows from them. The core is pure.
+
+A run's place is a numbered log; a checkpoint exists when its record does. Taking an attempt number is
+appending an `attempt-start`: an older pod's next append meets it, and that pod is fenced
+(design §5, "The run's place in S3"). The trainer gives `RunLog` a store over S3; tests give it memory.
+"""
+
+import itertools
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from rectrain_api.base import ApiModel
+from rectrain_api.errors import Fenced, InternalError, RunConflict
+from rectrain_api.plan import Identity, RunPlan
+
+LOG_PREFIX = "log/"
+UNPRODUCTIVE_LIMIT = 5
+"""So many attempts in a row that reached the first step and left no newer checkpoint end the run."""
+
+
+class StoredFile(ApiModel):
+    """One file of a checkpoint or export, by its name under the prefix."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class _Record(ApiModel):
+    nonce: str = Field(default_factory=lambda: secrets.token_hex(16))
+    """Tells a retried request of ours from another's record."""
+    attempt: int
+    time: str
+
+
+class AttemptStart(_Record):
+    """A pod takes the run. Fences every older one."""
+
+    kind: Literal["attempt-start"] = "attempt-start"
+    identity: Identity
+    plan_hash: str
+    plan: dict[str, Any]
+    """`RunPlan.hashed_part`, so that a conflict can name the difference."""
+    epochs: int
+    job_uid: str = ""
+    pod_uid: str = ""
+
+
+class AttemptEnd(_Record):
+    """A trainer says how it ended; an attempt without one was killed."""
+
+    kind: Literal["attempt-end"] = "attempt-end"
+    reason: str
+    step: int
+    reached_training: bool = False
+
+
+class CheckpointRecord(_Record):
+    """A checkpoint is whole: all its files were uploaded before this."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    prefix: str
+    """Key prefix under the run's place, such as attempts/0002/step-000375."""
+    step: int
+    epoch: int
+    files: list[StoredFile]
+    accuracy: float | None = None
+    """Measured at this very step; None when none was."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files."""
+        return sum(f.size for f in self.files)
+
+
+class BestRecord(_Record):
+    """The best evaluation so far, and the checkpoint that holds its weights."""
+
+    kind: Literal["best"] = "best"
+    accuracy: float
+    step: int
+    epoch: int
+    prefix: str
+
+
+class RetireRecord(_Record):
+    """These checkpoints are about to be deleted: nobody resumes from them."""
+
+    kind: Literal["retire"] = "retire"
+    prefixes: list[str]
+
+
+class FinalRecord(_Record):
+    """Training and export are done."""
+
+    kind: Literal["final"] = "final"
+    epochs: int
+    step: int
+    export_prefix: str
+    export_files: list[StoredFile]
+    best: BestRecord | None = None
+    metrics: dict[str, Any] = {}
+
+
+Record = AttemptStart | AttemptEnd | CheckpointRecord | BestRecord | RetireRecord | FinalRecord
+_RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
+
+
+def parse_record(data: bytes, key: str) -> Record:
+    """A record from its bytes. Raises RunConflict when it isn't one of ours."""
+    try:
+        return _RECORD.validate_json(data)
+    except ValidationError as e:
+        raise RunConflict(
+            f"{key} in the run's place isn't a record of RecTrain that this version reads "
+            f"({e.errors()[0]['msg']}): give the run a checkpoint.uri of its own."
+        ) from e
+
+
+def record_key(number: int) -> str:
+    """Key of a record under the run's place; numbers begin at 1."""
+    return f"{LOG_PREFIX}{number:08d}.json"
+
+
+def checkpoint_prefix(attempt: int, step: int) -> str:
+    """Prefix of a checkpoint's files: never written twice, since it holds the attempt."""
+    return f"{attempt_prefix(attempt)}step-{step:06d}"
+
+
+def attempt_prefix(attempt: int) -> str:
+    """Prefix of everything that one attempt writes."""
+    return f"attempts/{attempt:04d}/"
+
+
+@dataclass
+class RunState:
+    """What a log says, folded in order. `apply` is the only way it changes."""
+
+    records: int = 0
+    starts: list[AttemptStart] = field(default_factory=list)
+    ends: dict[int, AttemptEnd] = field(default_factory=dict)
+    checkpoints: list[CheckpointRecord] = field(default_factory=list)
+    """Committed and not retired, oldest first."""
+    checkpointed_attempts: set[int] = field(default_factory=set)
+    best: BestRecord | None = None
+    final: FinalRecord | None = None
+    epochs: int = 0
+
+    @property
+    def attempt(self) -> int:
+        """Number of the newest attempt; 0 when there is none."""
+        return self.starts[-1].attempt if self.starts else 0
+
+    def apply(self, record: Record) -> None:
+        """Take the next record into account. Total: an overtaken record changes nothing."""
+        self.records += 1
+        match record:
+            case AttemptStart():
+                if record.attempt > self.attempt:
+                    self.starts.append(record)
+                    self.epochs = record.epochs
+            case AttemptEnd():
+                self.ends[record.attempt] = record
+            case CheckpointRecord():
+                self.checkpoints.append(record)
+                self.checkpointed_attempts.add(record.attempt)
+            case BestRecord():
+                if self.best is None or record.accuracy >= self.best.accuracy:
+                    self.best = record
+            case RetireRecord():
+                gone = set(record.prefixes)
+                self.checkpoints = [c for c in self.checkpoints if c.prefix not in gone]
+                if self.best is not None and self.best.prefix in gone:
+                    self.best = None  # it was damaged: retention never retires the best
+            case FinalRecord():
+                self.final = record
+
+    def newest_first(self) -> list[CheckpointRecord]:
+        """Checkpoints in the order in which resuming tries them: by step, then by attempt."""
+        return sorted(self.checkpoints, key=lambda c: (c.step, c.attempt), reverse=True)
+
+    def checkpoint_at(self, prefix: str) -> CheckpointRecord | None:
+        """The committed checkpoint at a prefix."""
+        return next((c for c in self.checkpoints if c.prefix == prefix), None)
+
+    def to_retire(self, keep_last: int) -> list[str]:
+        """Prefixes beyond the newest `keep_last` and the best, oldest first."""
+        keep = {c.prefix for c in self.newest_first()[: max(keep_last, 2)]}
+        if self.best is not None:
+            keep.add(self.best.prefix)
+        return [c.prefix for c in self.checkpoints if c.prefix not in keep]
+
+    def unproductive_attempts(self, job_uid: str, reached_training: Callable[[int], bool]) -> int:
+        """How many of the newest attempts in a row reached the first step and left no checkpoint.
+
+        Only a Job's own attempts count: a mended new one over the same place starts afresh. Without a Job
+        (a laptop; an empty uid) those since the last one of any Job count.
+        `reached_training(attempt)` is asked for attempts without an `attempt-end`: they were killed,
+        and only what else they wrote can tell. An attempt that never got so far neither counts nor
+        breaks the row; one that was told to stop (Interrupted, Fenced) is no fault of the run.
+        """
+        count = 0
+        for start in reversed(self.starts):
+            if start.attempt in self.checkpointed_attempts or (start.job_uid and not job_uid):
+                break
+            if start.job_uid != job_uid:
+                continue
+            end = self.ends.get(start.attempt)
+            if end is not None and end.reason in ("Interrupted", "Fenced"):
+                continue
+            if end.reached_training if end is not None else reached_training(start.attempt):
+                count += 1
+        return count
+
+
+class LogStore(Protocol):
+    """What the log needs of a store, by keys under the run's place."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Create-only put (`If-None-Match: *`): False when the key is there."""
+        ...
+
+    def get(self, key: str) -> bytes | None:
+        """The object, or None when it isn't there."""
+        ...
+
+    def get_all(self, keys: Sequence[str]) -> list[bytes]:
+        """Many objects that are there, in order (a long log is read side by side)."""
+        ...
+
+    def list_keys(self, prefix: str) -> Sequence[str]:
+        """All keys under a prefix."""
+        ...
+
+
+def check_plan(state: RunState, plan: RunPlan, place: str) -> None:
+    """Refuse a place that isn't this run's. Raises RunConflict naming the owner or the difference."""
+    if not state.starts:
+        return
+    last = state.starts[-1]
+    if last.identity != plan.identity:
+        raise RunConflict(
+            f"{place} belongs to the run {last.identity}, not to {plan.identity}: "
+            "give this run a checkpoint.uri of its own."
+        )
+    if plan.checkpoint.resume == "Never":
+        raise RunConflict(
+            f"{place} holds {state.attempt} earlier attempt(s) of this run and checkpoint.resume is Never: "
+            "set it to Auto to go on, or choose an empty checkpoint.uri."
+        )
+    if last.plan_hash != plan.plan_hash():
+        raise RunConflict(
+            f"{place} holds a run of another plan ({describe_difference(last.plan, plan.hashed_part())}): "
+            "put it back, or give this run a checkpoint.uri of its own."
+        )
+    _refuse_fewer_epochs(state, plan.training.epochs, place)
+
+
+def _refuse_fewer_epochs(state: RunState, epochs: int, place: str) -> None:
+    """An unfinished run can't be taken back to where it was."""
+    newest = state.newest_first()
+    finished = state.final is not None and state.final.epochs >= epochs
+    if newest and newest[0].epoch > epochs and not finished:
+        raise RunConflict(
+            f"{place} is already at epoch {newest[0].epoch}, and {epochs} are asked for: set training.epochs "
+            "to no fewer, or give this run a checkpoint.uri of its own."
+        )
+
+
+def describe_difference(old: Any, new: Any, path: str = "") -> str:
+    """The first few fields that differ, such as `training.batchSize: 64 → 32`."""
+    return "; ".join(_differences(old, new, path)[:3]) or "its form changed"
+
+
+def _differences(old: Any, new: Any, path: str) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in sorted(old.keys() | new.keys()):
+            found += _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+        return found
+    return [] if old == new else [f"{path}: {old} → {new}"]
+
+
+class RunLog:
+    """Reads and appends the log of one run. Not thread-safe: one writer per pod."""
+
+    def __init__(self, store: LogStore, place: str) -> None:
+        """`place` is the run's URI, for messages."""
+        self._store = store
+        self._place = place
+        self.state = RunState()
+        self.attempt = 0
+
+    def read(self) -> RunState:
+        """Catch up with the log: read every record after those known. Raises RunConflict."""
+        there = set(self._store.list_keys(LOG_PREFIX))
+        number = self.state.records + 1
+        new = list(itertools.takewhile(there.__contains__, map(record_key, itertools.count(number))))
+        for key, data in zip(new, self._store.get_all(new), strict=True):
+            self.state.apply(parse_record(data, key))
+        return self.state
+
+    def start(
+        self, plan: RunPlan, *, now: str, job_uid: str, pod_uid: str, check: Callable[[RunState], None]
+    ) -> int:
+        """Take the next attempt number; from then on every older pod is fenced.
+
+        `check` is called with the state just before each try, and may raise to refuse.
+        """
+        while True:
+            self.read()
+            check_plan(self.state, plan, self._place)
+            check(self.state)
+            record = AttemptStart(
+                attempt=self.state.attempt + 1,
+                time=now,
+                identity=plan.identity,
+                plan_hash=plan.plan_hash(),
+                plan=plan.hashed_part(),
+                epochs=plan.training.epochs,
+                job_uid=job_uid,
+                pod_uid=pod_uid,
+            )
+            if self._try_append(record):
+                self.attempt = record.attempt
+                return record.attempt
+
+    def append(self, record: Record) -> None:
+        """Append as this attempt. Raises Fenced when a newer attempt has started."""
+        while True:
+            if self.state.attempt > self.attempt:
+                raise Fenced(
+                    f"attempt {self.state.attempt} has taken over {self._place}: "
+                    f"this pod (attempt {self.attempt}) stops."
+                )
+            if self._try_append(record):
+                return
+
+    def _try_append(self, record: Record) -> bool:
+        """One create at the next free number; False when another's record was there (now applied)."""
+        key = record_key(self.state.records + 1)
+        for _ in range(8):
+            if self._store.create(key, record.model_dump_json(by_alias=True, exclude_none=True).encode()):
+                self.state.apply(record)
+                return True
+            data = self._store.get(key)
+            if data is not None:
+                there = parse_record(data, key)
+                self.state.apply(there)
+                return there.nonce == record.nonce
+        raise InternalError(
+            f"{self._place}/{key} is said to exist and can't be read: the store isn't consistent."
+        )

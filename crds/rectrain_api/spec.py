@@ -1,0 +1,372 @@
+"""`spec` of a RecTrainingJob: what a user writes.
+
+The only source of the CRD's schema (`rectrain_api.crd`), of its defaults and its messages; read by
+`plan()` on a laptop and by the operator's child builders. A field is here when it works.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from rectrain_api.base import ApiModel
+from rectrain_api.schema import Cel, IntOrString, Matches, Quantity
+
+S3_PATTERN = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?$"
+S3Uri = Annotated[
+    str,
+    StringConstraints(max_length=1024),
+    Matches(
+        S3_PATTERN,
+        "must be an S3 URI such as s3://bucket/folder (bucket: 3 to 63 lower-case letters, digits, dots, "
+        "dashes)",
+    ),
+]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+LabelText = Annotated[str, StringConstraints(max_length=253)]
+
+_INTERVAL = IntOrString(
+    pattern=r"^[1-9][0-9]{0,8}(s|m|h)$",
+    message="interval is a number of steps (200) or a time (90s, 5m, 1h)",
+)
+_EVAL_INTERVAL = IntOrString(
+    pattern=r"^[1-9][0-9]{0,5} ?epochs?$",
+    message='evalInterval is a number of steps (500) or of epochs ("1 epoch", "2 epochs")',
+)
+
+
+class ModelSpec(ApiModel):
+    """Which model is trained."""
+
+    preset: Annotated[
+        ShortText,
+        Field(description="A ready-made model, such as svtr_nano (small, quick on a CPU) or crnn_mv3."),
+    ]
+    overrides: Annotated[
+        dict[ShortText, Annotated[str, StringConstraints(max_length=1024)]],
+        Field(
+            max_length=64,
+            description="Changes to the preset's configuration, by dotted key, such as "
+            '"Optimizer.regularizer.factor": "0.01". Values are parsed against the type of the key.',
+        ),
+    ] = {}
+
+
+class CacheSpec(ApiModel):
+    """Where staged data lies while the pod runs."""
+
+    size: Annotated[
+        Quantity,
+        Field(
+            description="Bound of the staged data, such as 20Gi; the emptyDir gets 2Gi more, for checkpoints."
+        ),
+    ]
+
+
+class DataSpec(ApiModel):
+    """What is trained on. Data is staged from S3 to the node's disk before training."""
+
+    train: Annotated[
+        S3Uri,
+        Field(
+            description="A packed set (the folder of its index.json, made by rectrain-data pack) or a "
+            "PaddleOCR label file (lines of image path, tab, text; images beside it)."
+        ),
+    ]
+    eval: Annotated[
+        S3Uri | None,
+        Field(
+            description="The set to evaluate on. Left out: the packed set's own eval split, or a part of "
+            "train (evalFraction)."
+        ),
+    ] = None
+    eval_fraction: Annotated[
+        float,
+        Field(
+            ge=0.01,
+            le=0.5,
+            description="The part of train held out for evaluation when neither eval nor an eval split is "
+            "there. Chosen by hash, so that it stays the same when data is added.",
+        ),
+    ] = 0.2
+    dictionary: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=1024),
+        Field(
+            description="The characters to tell apart: an s3:// URI of a text file with one character a "
+            "line, the name of one of PaddleOCR's own (en_dict, th_dict, ppocrv5_th_dict), or FromLabels: "
+            "every character of the training labels."
+        ),
+    ] = "FromLabels"
+    cache: Annotated[
+        CacheSpec | None,
+        Field(description="Bound the disk that staged data may take. Left out: what the node has."),
+    ] = None
+
+
+class TrainingSpec(ApiModel):
+    """How it is trained. What is left out comes from the preset."""
+
+    epochs: Annotated[int | None, Field(ge=1, le=100_000, description="Passes over the data.")] = None
+    batch_size: Annotated[int | None, Field(ge=1, le=8192, description="Images a step and device.")] = None
+    learning_rate: Annotated[
+        float | None, Field(ge=1e-8, le=10, description="Peak learning rate of the schedule.")
+    ] = None
+    eval_interval: Annotated[
+        int | str,
+        _EVAL_INTERVAL,
+        Field(description='Evaluate every so many steps (500) or epochs ("1 epoch").'),
+    ] = "1 epoch"
+    seed: Annotated[
+        int, Field(ge=0, le=2**31 - 1, description="Seed of weights, order and augmentation.")
+    ] = 0
+    deterministic: Annotated[
+        bool,
+        Field(
+            description="The same run twice gives the same weights, bit for bit (on a CPU). Slower on a GPU."
+        ),
+    ] = False
+    workers: Annotated[
+        int | None,
+        Field(ge=0, le=256, description="Processes that load images. Left out: chosen from the CPU limit."),
+    ] = None
+
+
+class CheckpointSpec(ApiModel):
+    """Where the run lives in S3, and how often it is saved there."""
+
+    uri: Annotated[
+        S3Uri,
+        Field(description="The run's own place: log, checkpoints, metrics, export. Not shared by two runs."),
+    ]
+    interval: Annotated[
+        int | str,
+        _INTERVAL,
+        Field(
+            description="Steps (200) or time (5m) between checkpoints. It bounds what an interruption loses."
+        ),
+    ] = "5m"
+    keep_last: Annotated[
+        int, Field(ge=2, le=1000, description="Newest checkpoints kept; the best one is kept besides.")
+    ] = 3
+    resume: Annotated[
+        Literal["Auto", "Never"],
+        Field(
+            description="Auto goes on from the newest whole checkpoint; Never refuses a place that isn't "
+            "empty."
+        ),
+    ] = "Auto"
+    fencing: Annotated[
+        Literal["On", "Off"],
+        Field(
+            description="On: a store without working conditional writes is refused, so that a stale pod can "
+            "never overwrite a newer one. Off is for stores that lack them."
+        ),
+    ] = "On"
+
+
+class SecretReference(ApiModel):
+    """A Secret of the job's own namespace."""
+
+    name: Annotated[ShortText, Field(description="Name of the Secret.")]
+
+
+class S3Spec(ApiModel):
+    """How S3 is reached. Keys never stand in the job itself."""
+
+    endpoint: Annotated[
+        str | None,
+        StringConstraints(max_length=1024),
+        Matches(r"^https?://[^\s/]+/?$", "must be a URL such as https://minio.example:9000, without a path"),
+        Field(
+            description="URL of the S3 service, such as https://minio.example:9000. Left out: "
+            "AWS_ENDPOINT_URL_S3 of the credentials Secret, else AWS itself."
+        ),
+    ] = None
+    region: Annotated[
+        str | None,
+        StringConstraints(min_length=1, max_length=64),
+        Field(description="Region. Left out: AWS_REGION of the credentials Secret, else us-east-1."),
+    ] = None
+    addressing_style: Annotated[
+        Literal["Path", "Virtual"] | None,
+        Field(
+            description="Bucket in the path or in the host name. Left out: Path when an endpoint is set, "
+            "else Virtual."
+        ),
+    ] = None
+    credentials_secret: Annotated[
+        SecretReference | None,
+        Field(
+            description="Secret whose AWS_* keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
+            "AWS_ENDPOINT_URL_S3, …) become the pod's environment. Left out: the service "
+            "account's own way (IRSA, pod identity)."
+        ),
+    ] = None
+
+
+class ResourcesSpec(ApiModel):
+    """Requests and limits of the trainer container; GPUs come from gpusPerNode."""
+
+    requests: Annotated[
+        dict[ShortText, Quantity], Field(max_length=16, description="Guaranteed amounts.")
+    ] = {}
+    limits: Annotated[dict[ShortText, Quantity], Field(max_length=16, description="Upper bounds.")] = {}
+
+
+class Toleration(ApiModel):
+    """Lets the pod onto nodes with a taint, such as spot nodes."""
+
+    key: Annotated[
+        LabelText | None, Field(description="Taint key; left out with operator Exists: every taint.")
+    ] = None
+    operator: Annotated[Literal["Exists", "Equal"], Field(description="How value is compared.")] = "Equal"
+    value: Annotated[LabelText | None, Field(description="Taint value.")] = None
+    effect: Annotated[
+        Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None,
+        Field(description="Taint effect; left out: all."),
+    ] = None
+    toleration_seconds: Annotated[
+        int | None, Field(ge=0, le=86_400, description="How long a NoExecute taint is borne [s].")
+    ] = None
+
+
+class EnvVar(ApiModel):
+    """One environment variable of the trainer."""
+
+    name: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=253),
+        Matches(
+            r"^[A-Za-z_][A-Za-z0-9_]*$",
+            "must be letters, digits and underscores, and not begin with a digit",
+        ),
+        Field(description="Name."),
+    ]
+    value: Annotated[str, StringConstraints(max_length=4096), Field(description="Value.")] = ""
+
+
+class ReplicasSpec(ApiModel):
+    """The pod that trains."""
+
+    gpus_per_node: Annotated[int, Field(ge=0, le=1, description="GPUs of the pod; 0 trains on the CPU.")] = 1
+    gpu_resource: Annotated[ShortText, Field(description="Resource name of a GPU on the nodes.")] = (
+        "nvidia.com/gpu"
+    )
+    image: Annotated[
+        str | None,
+        StringConstraints(min_length=1, max_length=512),
+        Field(description="Trainer image. Left out: the operator's default for this version."),
+    ] = None
+    image_pull_secrets: Annotated[
+        list[SecretReference], Field(max_length=8, description="Secrets for a private registry.")
+    ] = []
+    resources: Annotated[ResourcesSpec, Field(description="CPU, memory and others.")] = ResourcesSpec()
+    node_selector: Annotated[
+        dict[ShortText, LabelText], Field(max_length=32, description="Labels that the node must have.")
+    ] = {}
+    tolerations: Annotated[
+        list[Toleration], Field(max_length=32, description="Taints that the pod bears.")
+    ] = []
+    service_account_name: Annotated[
+        ShortText | None, Field(description="Service account of the pod, for IRSA or pod identity.")
+    ] = None
+    priority_class_name: Annotated[ShortText | None, Field(description="Priority class of the pod.")] = None
+    env: Annotated[list[EnvVar], Field(max_length=64, description="More environment variables.")] = []
+    labels: Annotated[
+        dict[ShortText, LabelText], Field(max_length=32, description="More labels on the pod.")
+    ] = {}
+    annotations: Annotated[
+        dict[ShortText, Annotated[str, StringConstraints(max_length=4096)]],
+        Field(max_length=32, description="More annotations on the pod."),
+    ] = {}
+
+
+class RunPolicy(ApiModel):
+    """How the run is kept going."""
+
+    suspend: Annotated[
+        bool, Field(description="true stops the pod after a last checkpoint; false goes on from there.")
+    ] = False
+    max_restarts: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1000,
+            description="Failures (crash, out of memory, S3 away) after which the run is given up. "
+            "Interruptions such as spot reclaims don't count.",
+        ),
+    ] = 3
+    termination_grace_seconds: Annotated[
+        int,
+        Field(
+            ge=5,
+            le=600,
+            description="Time for the last checkpoint when the pod is told to stop [s]. Spot gives 120.",
+        ),
+    ] = 100
+
+
+class RecTrainingJobSpec(ApiModel):
+    """One training run of a text-recognition model."""
+
+    model: Annotated[ModelSpec, Field(description="Which model is trained.")]
+    data: Annotated[DataSpec, Field(description="What it is trained on.")]
+    training: Annotated[TrainingSpec, Field(description="How it is trained.")] = TrainingSpec()
+    checkpoint: Annotated[CheckpointSpec, Field(description="Where the run is kept in S3.")]
+    s3: Annotated[S3Spec, Field(description="How S3 is reached.")] = S3Spec()
+    replicas: Annotated[ReplicasSpec, Field(description="The pod that trains.")] = ReplicasSpec()
+    run_policy: Annotated[RunPolicy, Field(description="How the run is kept going.")] = RunPolicy()
+
+
+def _unchanged_once_started(section: str) -> Cel:
+    return Cel(
+        rule="!has(oldSelf.status) || !has(oldSelf.status.startTime) || "
+        f"self.spec.{section} == oldSelf.spec.{section}",
+        message=f"spec.{section} can't change once the run has started: make a new RecTrainingJob "
+        "(with a checkpoint.uri of its own, or the same one to go on from its checkpoints)",
+    )
+
+
+_STARTED = "!has(oldSelf.status) || !has(oldSelf.status.startTime)"
+_ENDED = "has(oldSelf.status) && has(oldSelf.status.completionTime)"
+
+ROOT_RULES: list[Cel] = [
+    Cel(
+        rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')",
+        message="metadata.name must be at most 40 lower-case letters, digits and dashes, begin with a "
+        "letter and not end with a dash (it becomes the name of a Job, a Service and pods)",
+    ),
+    *(_unchanged_once_started(s) for s in ("model", "data", "training", "checkpoint", "s3", "replicas")),
+    Cel(
+        rule=f"{_STARTED} || self.spec.runPolicy.terminationGraceSeconds == "
+        "oldSelf.spec.runPolicy.terminationGraceSeconds",
+        message="spec.runPolicy.terminationGraceSeconds can't change once the run has started",
+    ),
+    Cel(
+        rule=f"!({_ENDED}) || self.spec == oldSelf.spec",
+        message="the run has ended: nothing in spec can change; make a new RecTrainingJob",
+    ),
+]
+
+
+class ObjectMeta(ApiModel):
+    """What we read of Kubernetes' metadata; the rest is passed by."""
+
+    model_config = {**ApiModel.model_config, "extra": "ignore"}
+
+    name: ShortText
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    deletion_timestamp: str | None = None
+
+
+class RecTrainingJob(ApiModel):
+    """A whole manifest, as applied or as read from a file."""
+
+    api_version: Literal["rectrain.dev/v1alpha1"]
+    kind: Literal["RecTrainingJob"]
+    metadata: ObjectMeta
+    spec: RecTrainingJobSpec
+    status: dict[str, Any] | None = None

@@ -1,0 +1,145 @@
+"""What is wrong with a data set: stable codes, places and a sentence each. Pure.
+
+Shared by the label reader, the dictionary, the checks and, through them, the trainer's check stage. A set
+may hold a million bad rows, so a `Report` keeps a count and the first places of each code only.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from rectrain_api.errors import DatasetInvalid
+
+_PLACES_KEPT = 5
+_FINDINGS_IN_SENTENCE = 3
+
+
+class Code(StrEnum):
+    """Never renumbered; reasons and docs refer to them."""
+
+    NOT_UTF8 = "RD001"
+    BOM = "RD002"
+    CRLF = "RD003"
+    NO_TAB = "RD004"
+    EXTRA_TAB = "RD005"
+    EMPTY_LABEL = "RD006"
+    BLANK_LINE = "RD007"
+    PATH_OUTSIDE = "RD008"
+    DUPLICATE_PATH = "RD009"
+    IMAGE_MISSING = "RD010"
+    IMAGE_UNREADABLE = "RD011"
+    UNKNOWN_CHARACTER = "RD012"
+    LABEL_TOO_LONG = "RD013"
+    CTC_INFEASIBLE = "RD014"
+    NO_SAMPLES = "RD015"
+    CONTROL_CHARACTER = "RD016"
+    DICTIONARY_LINE = "RD017"
+    DICTIONARY_DUPLICATE = "RD018"
+    DICTIONARY_EMPTY = "RD019"
+
+
+# What is wrong, and how to mend it; one row a code, so that no code lacks either.
+_WORDS: dict[Code, tuple[str, str]] = {
+    Code.NOT_UTF8: ("isn't UTF-8", "save the file as UTF-8"),
+    Code.BOM: ("begins with a byte order mark", "save the file as UTF-8 without BOM"),
+    Code.CRLF: ("ends with a carriage return", "convert the file to Unix line ends (dos2unix)"),
+    Code.NO_TAB: ("no tab between image path and text", "write path, tab, text"),
+    Code.EXTRA_TAB: (
+        "a second tab, after which PaddleOCR drops the text",
+        "replace tabs in the text by spaces",
+    ),
+    Code.EMPTY_LABEL: ("the label is empty", "write the text, or remove the line"),
+    Code.BLANK_LINE: ("the line is blank", "remove it"),
+    Code.PATH_OUTSIDE: (
+        "the image path leaves the folder of the label file",
+        "write a path relative to that folder, with '/' and without '..'",
+    ),
+    Code.DUPLICATE_PATH: ("the image is listed twice", "keep one of the lines"),
+    Code.IMAGE_MISSING: ("the image isn't there", "add the file, or remove the line"),
+    Code.IMAGE_UNREADABLE: ("the image can't be decoded", "replace the file, or remove its line"),
+    Code.UNKNOWN_CHARACTER: (
+        "characters that the dictionary lacks",
+        "add them to the dictionary (or use FromLabels), or correct the labels",
+    ),
+    Code.LABEL_TOO_LONG: ("the label is longer than the model reads", "shorten it, or raise max_text_length"),
+    Code.CTC_INFEASIBLE: (
+        "the image is too narrow for its label (CTC needs a step a character, one more between equal ones)",
+        "remove the sample, or use a model with wider input",
+    ),
+    Code.NO_SAMPLES: ("there are no samples", "add labelled images"),
+    Code.CONTROL_CHARACTER: ("the label holds a control character", "remove it"),
+    Code.DICTIONARY_LINE: (
+        "the line isn't exactly one character, so it could never match",
+        "write one character a line, as UTF-8",
+    ),
+    Code.DICTIONARY_DUPLICATE: ("the character is listed twice", "keep one of the lines"),
+    Code.DICTIONARY_EMPTY: ("there are no characters", "write one character a line"),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where: a file, a line of it (from 1), and what of it."""
+
+    file: str
+    line: int | None = None
+    detail: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file} line {self.line}" if self.line else self.file
+        return f"{where} ({self.detail})" if self.detail else where
+
+
+@dataclass
+class Finding:
+    """One kind of fault: how often, and where first."""
+
+    code: Code
+    count: int = 0
+    places: list[Place] = field(default_factory=list)
+
+    @property
+    def first(self) -> Place:
+        """Where it was met first."""
+        return self.places[0]
+
+    def add(self, place: Place) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.places) < _PLACES_KEPT:
+            self.places.append(place)
+
+    def __str__(self) -> str:
+        what, mend = _WORDS[self.code]
+        more = f" and {self.count - 1} more" if self.count > 1 else ""
+        return f"{self.code} at {self.first}{more}: {what}; {mend}"
+
+
+class Report:
+    """Findings by code, in the order of their first place."""
+
+    def __init__(self) -> None:
+        self._by_code: dict[Code, Finding] = {}
+
+    def add(self, code: Code, file: str, line: int | None = None, detail: str = "") -> None:
+        """Note one fault."""
+        self._by_code.setdefault(code, Finding(code)).add(Place(file, line, detail))
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All of them."""
+        return list(self._by_code.values())
+
+    def raise_if_any(self) -> None:
+        """Raises DatasetInvalid naming the first few."""
+        if self._by_code:
+            raise DatasetInvalid(sentence(self.findings))
+
+
+def sentence(findings: Iterable[Finding]) -> str:
+    """What an error or a status says of these findings."""
+    found = list(findings)
+    said = ". ".join(str(f) for f in found[:_FINDINGS_IN_SENTENCE])
+    rest = len(found) - _FINDINGS_IN_SENTENCE
+    more = f" ({rest} more kind{'s' if rest > 1 else ''} of fault)" if rest > 0 else ""
+    return f"The data can't be trained on: {said}{more}."

@@ -1,0 +1,44 @@
+"""Work on many files, a bounded number at a time.
+
+Used by `transfer.store`. Threads share one iterator, so that a million items cost no memory; the first
+error, or Ctrl-C, stops the rest at the next item.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+T = TypeVar("T")
+_POLL_S = 0.2
+
+
+def for_each(items: Iterable[T], work: Callable[[T], object], *, limit: int) -> None:
+    """Call `work` on every item, at most `limit` at once. Raises the first error of any."""
+    todo, lock, stop = iter(items), threading.Lock(), threading.Event()
+    done = object()
+
+    def take() -> T | object:
+        with lock:
+            return next(todo, done)
+
+    def worker() -> None:
+        try:
+            while not stop.is_set():
+                item = take()
+                if item is done:
+                    return
+                work(item)  # type: ignore[arg-type]
+        except BaseException:
+            stop.set()
+            raise
+
+    with ThreadPoolExecutor(max_workers=limit, thread_name_prefix="transfer") as pool:
+        try:
+            left = {pool.submit(worker) for _ in range(limit)}
+            while left:  # with a timeout, so that Ctrl-C is seen between waits
+                finished, left = wait(left, timeout=_POLL_S, return_when=FIRST_EXCEPTION)
+                for future in finished:
+                    future.result()
+        finally:
+            stop.set()

@@ -1,0 +1,31 @@
+"""Which versions a local cluster runs, and for which machines. `local/go.mod` and its like pin the same."""
+
+from __future__ import annotations
+
+import platform
+from typing import Final
+
+KUBERNETES: Final = "v1.37.2"
+ETCD: Final = "v3.7.3"
+KUBERNETES_PROGRAMS: Final = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+PROGRAMS: Final = ("etcd", *KUBERNETES_PROGRAMS)
+
+_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "s390x": "s390x"}
+
+
+def architecture() -> str:
+    """This machine in the words of Kubernetes' downloads; an unknown one as it calls itself."""
+    machine = platform.machine()
+    return _ARCHITECTURES.get(machine, machine)
+
+
+def minor(version: str) -> str:
+    """`v1.37.2` -> `v1.37`: what programs found on the machine must agree in."""
+    return ".".join(version.split(".")[:2])
+
+
+def wanted_line(program: str) -> str:
+    """What the output of `PROGRAM --version` has to hold to be usable."""
+    if program == "etcd":
+        return f"etcd Version: {minor(ETCD).removeprefix('v')}."
+    return f"Kubernetes {minor(KUBERNETES)}."

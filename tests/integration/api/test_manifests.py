@@ -1,0 +1,135 @@
+"""What the real API server says to manifests: defaults for good ones, a sentence for each bad one."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from rectrain_api.spec import RecTrainingJob, RecTrainingJobSpec
+from rectrain_local.controlplane import ControlPlane
+from rectrain_operator import paths
+from rectrain_operator.client import ApiError, KubeClient
+from rectrain_operator.keys import JobKey
+from tests.integration.operator.harness import ROOT, load
+
+DRY = "?dryRun=All&fieldValidation=Strict"
+S3_HINT = "must be an S3 URI such as s3://bucket/folder"
+
+BAD = [
+    pytest.param("spec.model", None, "spec.model: Required value", id="no-model"),
+    pytest.param("spec.model.preset", None, "spec.model.preset: Required value", id="no-preset"),
+    pytest.param("spec.data", None, "spec.data: Required value", id="no-data"),
+    pytest.param("spec.checkpoint.uri", None, "spec.checkpoint.uri: Required value", id="no-place"),
+    pytest.param("spec.data.train", "/data/train.txt", S3_HINT, id="a-path"),
+    pytest.param("spec.data.eval", "s3://Bucket/x", S3_HINT, id="bad-bucket"),
+    pytest.param("spec.checkpoint.uri", "s3://", S3_HINT, id="no-bucket"),
+    pytest.param("spec.data.evalFraction", 0.9, "should be less than or equal to 0.5", id="fraction"),
+    pytest.param(
+        "spec.data.cache",
+        {"size": "lots"},
+        "a number with an optional unit, such as 500m, 4 or 20Gi",
+        id="size",
+    ),
+    pytest.param("spec.training", {"epochs": 0}, "should be greater than or equal to 1", id="epochs"),
+    pytest.param("spec.training", {"batchSize": -1}, "should be greater than or equal to 1", id="batch"),
+    pytest.param("spec.training", {"learningRate": "high"}, "must be of type number", id="rate"),
+    pytest.param("spec.training", {"evalInterval": "often"}, '("1 epoch", "2 epochs")', id="eval-interval"),
+    pytest.param("spec.training", {"epoch": 3}, 'unknown field "spec.training.epoch"', id="typo"),
+    pytest.param("spec.checkpoint.interval", "5 minutes", "a time (90s, 5m, 1h)", id="interval"),
+    pytest.param("spec.checkpoint.interval", 0, "interval is a number of steps (200)", id="interval-0"),
+    pytest.param("spec.checkpoint.keepLast", 1, "should be greater than or equal to 2", id="keep-last"),
+    pytest.param("spec.checkpoint.resume", "Maybe", 'supported values: "Auto", "Never"', id="resume"),
+    pytest.param("spec.s3", {"endpoint": "minio:9000"}, "such as https://minio.example:9000", id="endpoint"),
+    pytest.param("spec.replicas", {"gpusPerNode": 2}, "should be less than or equal to 1", id="gpus"),
+    pytest.param("spec.replicas", {"env": [{"name": "1A"}]}, "not begin with a digit", id="env"),
+    pytest.param(
+        "spec.replicas",
+        {"tolerations": [{"operator": "In"}]},
+        'supported values: "Exists", "Equal"',
+        id="toleration",
+    ),
+    pytest.param(
+        "spec.replicas", {"resources": {"limits": {"memory": "much"}}}, "such as 500m, 4 or 20Gi", id="limit"
+    ),
+    pytest.param("spec.runPolicy", {"suspend": "yes"}, "must be of type boolean", id="suspend"),
+    pytest.param("spec.runPolicy", {"maxRestarts": -1}, "greater than or equal to 0", id="restarts"),
+    pytest.param("spec.runPolicy", {"terminationGraceSeconds": 1}, "greater than or equal to 5", id="grace"),
+    pytest.param("spec.model.overrides", {"a.b": 1}, "must be of type string", id="override"),
+    pytest.param("metadata.name", "x" * 41, "at most 40 lower-case letters", id="long-name"),
+    pytest.param("metadata.name", "1digits", "begin with a letter", id="name-from-a-digit"),
+    pytest.param("metadata.name", "a.b", "at most 40 lower-case letters", id="name-with-a-dot"),
+]
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The smallest manifest with one field changed, or (None) left out."""
+    manifest = load("minimal.yaml")
+    *above, last = path.split(".")
+    node = manifest
+    for part in above:
+        node = node[part]
+    if value is None:
+        del node[last]
+    else:
+        node[last] = value
+    return manifest
+
+
+@pytest.mark.parametrize(("path", "value", "message"), BAD)
+async def test_bad_manifests(admin: KubeClient, namespace: str, path: str, value: Any, message: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        await admin.post(paths.runs(namespace) + DRY, changed(path, value))
+    assert message in str(refused.value)
+    assert path.rsplit(".", 1)[-1] in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["minimal.yaml", "full.yaml"])
+async def test_good_manifests_and_both_sides_agree_on_defaults(
+    admin: KubeClient, namespace: str, name: str
+) -> None:
+    stored = await admin.post(paths.runs(namespace) + DRY, load(name))
+    ours = RecTrainingJob.model_validate(load(name))
+    assert RecTrainingJobSpec.model_validate(stored["spec"]) == ours.spec
+    if name == "minimal.yaml":
+        assert stored["spec"] == ours.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+@pytest.mark.parametrize(
+    "file", sorted(ROOT.glob("examples/*/rectrainingjob.yaml")), ids=lambda f: f.parent.name
+)
+def test_examples(control_plane: ControlPlane, namespace: str, file: Any) -> None:
+    done = control_plane.kubectl(
+        "-n", namespace, "apply", "--dry-run=server", "--validate=strict", "-f", str(file)
+    )
+    assert "(server dry run)" in done.stdout
+
+
+async def test_what_may_change_when(admin: KubeClient, namespace: str) -> None:
+    await admin.post(paths.runs(namespace), load("minimal.yaml"))
+    key = JobKey(namespace, "minimal")
+    change = {"spec": {"training": {"seed": 1}}}
+    await admin.merge_patch(paths.run(key), copy.deepcopy(change))  # not started: all may change
+    await admin.merge_patch(paths.run_status(key), {"status": {"startTime": "2026-01-02T03:04:05Z"}})
+    for section, value in {
+        "model": {"preset": "crnn_mv3"},
+        "data": {"evalFraction": 0.3},
+        "training": {"seed": 2},
+        "checkpoint": {"keepLast": 9},
+        "s3": {"region": "x"},
+        "replicas": {"gpusPerNode": 0},
+    }.items():
+        with pytest.raises(ApiError, match=f"spec.{section} can't change once the run has started"):
+            await admin.merge_patch(paths.run(key), {"spec": {section: value}})
+    with pytest.raises(ApiError, match="terminationGraceSeconds can't change"):
+        await admin.merge_patch(paths.run(key), {"spec": {"runPolicy": {"terminationGraceSeconds": 9}}})
+    await admin.merge_patch(paths.run(key), {"spec": {"runPolicy": {"suspend": True, "maxRestarts": 9}}})
+    await admin.merge_patch(paths.run_status(key), {"status": {"completionTime": "2026-01-02T04:04:05Z"}})
+    with pytest.raises(ApiError, match="the run has ended"):
+        await admin.merge_patch(paths.run(key), {"spec": {"runPolicy": {"suspend": False}}})
+
+
+def test_kubectl_explains_and_knows_the_short_name(control_plane: ControlPlane, namespace: str) -> None:
+    explained = control_plane.kubectl("explain", "rtj.spec.checkpoint.interval").stdout
+    assert "between checkpoints" in explained
+    listed = control_plane.kubectl("-n", namespace, "get", "rtj", "-o", "wide").stdout
+    assert listed.split()[1:9] == ["PHASE", "PROGRESS", "EPOCH", "ACC", "LOSS", "ETA", "CKPT-AGE", "AGE"]

@@ -1,0 +1,113 @@
+"""`plan()`: the same on a laptop and in the operator; what makes two runs the same run."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from rectrain_api.errors import InvalidSpec
+from rectrain_api.plan import RunPlan, plan
+from rectrain_api.presets import load
+from rectrain_api.spec import RecTrainingJob
+
+
+def job(**spec: Any) -> RecTrainingJob:
+    """A small manifest with some sections replaced."""
+    return RecTrainingJob.model_validate(
+        {
+            "apiVersion": "rectrain.dev/v1alpha1",
+            "kind": "RecTrainingJob",
+            "metadata": {"name": "run", "namespace": "team", "labels": {"any": "label"}},
+            "spec": {
+                "model": {"preset": "svtr_nano"},
+                "data": {"train": "s3://data/set/"},
+                "checkpoint": {"uri": "s3://runs/run/"},
+                **spec,
+            },
+        }
+    )
+
+
+def test_the_preset_fills_what_is_left_out() -> None:
+    preset, made = load("svtr_nano"), plan(job())
+    assert made.training.epochs == preset.epochs
+    assert made.training.batch_size == preset.batch_size
+    assert made.training.learning_rate == preset.learning_rate
+    assert made.model.image_shape == preset.image_shape
+    assert str(made.identity) == "team/run"
+
+
+def test_what_is_given_wins() -> None:
+    made = plan(job(training={"epochs": 7, "batchSize": 9, "learningRate": 0.5, "seed": 3}))
+    assert (made.training.epochs, made.training.batch_size, made.training.learning_rate) == (7, 9, 0.5)
+
+
+def test_slashes_at_the_end_go() -> None:
+    made = plan(job())
+    assert (made.data.train, made.checkpoint.uri) == ("s3://data/set", "s3://runs/run")
+
+
+@pytest.mark.parametrize(
+    ("interval", "every", "unit"),
+    [(200, 200, "steps"), ("90s", 90, "seconds"), ("5m", 300, "seconds"), ("2h", 7200, "seconds")],
+)
+def test_checkpoint_interval(interval: int | str, every: int, unit: str) -> None:
+    made = plan(job(checkpoint={"uri": "s3://runs/run", "interval": interval})).checkpoint.interval
+    assert (made.every, made.unit) == (every, unit)
+
+
+@pytest.mark.parametrize(
+    ("interval", "every", "unit"),
+    [(500, 500, "steps"), ("1 epoch", 1, "epochs"), ("3 epochs", 3, "epochs"), ("2epochs", 2, "epochs")],
+)
+def test_eval_interval(interval: int | str, every: int, unit: str) -> None:
+    made = plan(job(training={"evalInterval": interval})).training.eval_interval
+    assert (made.every, made.unit) == (every, unit)
+
+
+def test_cache_size_in_bytes() -> None:
+    assert plan(job(data={"train": "s3://data/x", "cache": {"size": "2Gi"}})).data.cache_bytes == 2 * 2**30
+
+
+def test_run_json_round_trips_byte_for_byte() -> None:
+    text = plan(job()).to_json()
+    assert RunPlan.model_validate_json(text).to_json() == text
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        pytest.param({"training": {"epochs": 99}}, True, id="epochs-may-differ"),
+        pytest.param({"training": {"workers": 3}}, True, id="workers-may-differ"),
+        pytest.param({"training": {"evalInterval": 7}}, True, id="intervals-may-differ"),
+        pytest.param({"checkpoint": {"uri": "s3://other/place"}}, True, id="place-may-differ"),
+        pytest.param({"s3": {"endpoint": "https://elsewhere"}}, True, id="endpoint-may-differ"),
+        pytest.param({"replicas": {"gpusPerNode": 0}}, True, id="devices-may-differ"),
+        pytest.param({"data": {"train": "s3://data/set", "cache": {"size": "1Gi"}}}, True, id="cache"),
+        pytest.param({"training": {"seed": 1}}, False, id="seed"),
+        pytest.param({"training": {"batchSize": 1}}, False, id="batch"),
+        pytest.param({"data": {"train": "s3://data/another"}}, False, id="data"),
+        pytest.param({"model": {"preset": "crnn_mv3"}}, False, id="model"),
+    ],
+)
+def test_plan_hash(changes: dict[str, Any], same: bool) -> None:
+    assert (plan(job(**changes)).plan_hash() == plan(job()).plan_hash()) is same
+
+
+def test_an_unknown_preset_names_those_there_are() -> None:
+    with pytest.raises(InvalidSpec, match=r'"nosuch" is unknown: choose one of .*svtr_nano'):
+        plan(job(model={"preset": "nosuch"}))
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ({"data": {"train": "/data"}}, "must be an S3 URI such as s3://bucket/folder"),
+        ({"checkpoint": {"uri": "s3://runs/x", "interval": "soon"}}, "a time \\(90s, 5m, 1h\\)"),
+        ({"s3": {"endpoint": "minio:9000"}}, "such as https://minio.example:9000"),
+        ({"replicas": {"env": [{"name": "1A"}]}}, "not begin with a digit"),
+    ],
+)
+def test_a_laptop_says_what_the_cluster_would_say(spec: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        job(**spec)

@@ -1,0 +1,267 @@
+"""The log of a run: what follows from its records, and who may append to it."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rectrain_api.errors import Fenced, InternalError, RunConflict
+from rectrain_api.plan import RunPlan
+from rectrain_api.records import (
+    AttemptEnd,
+    AttemptStart,
+    BestRecord,
+    CheckpointRecord,
+    FinalRecord,
+    RetireRecord,
+    RunLog,
+    RunState,
+    StoredFile,
+    attempt_prefix,
+    check_plan,
+    checkpoint_prefix,
+    describe_difference,
+    parse_record,
+    record_key,
+)
+from tests.support.memory_store import MemoryStore, SimulatedCrash
+from tests.support.plans import make_plan
+
+PLACE = "s3://bucket/run"
+FEWER = r"s3://bucket/run is already at epoch 3, and 2 are asked for: .*training.epochs .*checkpoint.uri"
+
+
+def start(log: RunLog, plan: RunPlan | None = None, **kwargs: Any) -> int:
+    return log.start(plan or make_plan(), now="t", job_uid="", pod_uid="", check=lambda _: None, **kwargs)
+
+
+def checkpoint(attempt: int, step: int) -> CheckpointRecord:
+    prefix = checkpoint_prefix(attempt, step)
+    return CheckpointRecord(attempt=attempt, time="t", prefix=prefix, step=step, epoch=1, files=[])
+
+
+def state_of(*records: Any) -> RunState:
+    state = RunState()
+    for record in records:
+        state.apply(record)
+    return state
+
+
+def started(attempt: int, plan: RunPlan | None = None) -> AttemptStart:
+    plan = plan or make_plan()
+    return AttemptStart(
+        attempt=attempt,
+        time="t",
+        identity=plan.identity,
+        plan_hash=plan.plan_hash(),
+        plan=plan.hashed_part(),
+        epochs=plan.training.epochs,
+    )
+
+
+def test_attempts_are_numbered_from_one() -> None:
+    store = MemoryStore()
+    assert [start(RunLog(store, PLACE)) for _ in range(3)] == [1, 2, 3]
+
+
+def test_an_older_pod_is_fenced_by_a_newer_one() -> None:
+    store = MemoryStore()
+    old, new = RunLog(store, PLACE), RunLog(store, PLACE)
+    start(old)
+    start(new)
+    with pytest.raises(Fenced, match="attempt 2 has taken over"):
+        old.append(checkpoint(1, 5))
+    assert old.state.checkpoints == []
+
+
+def test_a_lost_reply_is_recognised_by_its_nonce() -> None:
+    store = MemoryStore()
+    log = RunLog(store, PLACE)
+    store.fault = "lost"
+    assert start(log) == 1
+    store.fault = "lost"
+    log.append(checkpoint(1, 5))
+    assert len(store.list_keys("log/")) == 2
+    assert [c.step for c in log.state.checkpoints] == [5]
+
+
+def test_two_pods_that_start_at_once_get_two_numbers() -> None:
+    store = MemoryStore()
+    first, second = RunLog(store, PLACE), RunLog(store, PLACE)
+    store.before_create = lambda: start(second)
+    assert start(first) == 2
+    assert second.attempt == 1
+
+
+def test_a_crash_after_the_put_leaves_a_record_that_counts() -> None:
+    store = MemoryStore()
+    log = RunLog(store, PLACE)
+    start(log)
+    store.fault = "after"
+    with pytest.raises(SimulatedCrash):
+        log.append(checkpoint(1, 5))
+    again = RunLog(store, PLACE)
+    start(again)
+    assert [c.step for c in again.state.checkpoints] == [5]
+
+
+def test_a_key_that_exists_and_cannot_be_read_is_no_endless_loop() -> None:
+    class Inconsistent(MemoryStore):
+        def create(self, key: str, data: bytes) -> bool:
+            return False
+
+    with pytest.raises(InternalError, match="isn't consistent"):
+        start(RunLog(Inconsistent(), PLACE))
+
+
+def test_something_else_in_the_log_is_refused() -> None:
+    store = MemoryStore()
+    store.objects[record_key(1)] = b'{"kind":"from-the-future"}'
+    with pytest.raises(RunConflict, match=r"log/00000001.json .* checkpoint\.uri of its own"):
+        RunLog(store, PLACE).read()
+
+
+def test_records_read_back_what_they_wrote() -> None:
+    file = StoredFile(name="a", size=3, sha256="00")
+    record = checkpoint(3, 7).model_copy(update={"files": [file], "accuracy": 0.5})
+    data = record.model_dump_json(by_alias=True, exclude_none=True).encode()
+    assert parse_record(data, "k") == record
+    assert json.loads(data)["kind"] == "checkpoint"
+
+
+class TestPlan:
+    def test_another_run_is_named(self) -> None:
+        other = make_plan(name="other")
+        with pytest.raises(RunConflict, match="belongs to the run default/other, not to default/digits"):
+            check_plan(state_of(started(1, other)), make_plan(), PLACE)
+
+    def test_the_difference_is_named(self) -> None:
+        with pytest.raises(RunConflict, match=r"training.batchSize: 16 → 32"):
+            check_plan(state_of(started(1)), make_plan(batch_size=32), PLACE)
+
+    @pytest.mark.parametrize("change", [{"epochs": 9}, {"workers": 3}, {"interval": 77}])
+    def test_what_may_differ(self, change: dict[str, Any]) -> None:
+        check_plan(state_of(started(1)), make_plan(**change), PLACE)
+
+    def test_resume_never_wants_an_empty_place(self) -> None:
+        plan = make_plan(resume="Never")
+        check_plan(RunState(), plan, PLACE)
+        with pytest.raises(RunConflict, match="resume is Never"):
+            check_plan(state_of(started(1)), plan, PLACE)
+
+    @pytest.mark.parametrize("resume", ["Auto", "Never"])
+    def test_fewer_epochs_than_the_place_has_begun(self, resume: str) -> None:
+        at_three = checkpoint(1, 8).model_copy(update={"epoch": 3})
+        check_plan(state_of(started(1), at_three), make_plan(epochs=3), PLACE)
+        with pytest.raises(RunConflict, match="resume is Never" if resume == "Never" else FEWER):
+            check_plan(state_of(started(1), at_three), make_plan(epochs=2, resume=resume), PLACE)
+
+    def test_fewer_epochs_than_a_finished_run_has(self) -> None:
+        at_three = checkpoint(1, 8).model_copy(update={"epoch": 3})
+        final = FinalRecord(attempt=1, time="t", epochs=3, step=9, export_prefix="e", export_files=[])
+        check_plan(state_of(started(1), at_three, final), make_plan(epochs=2), PLACE)
+
+    def test_a_difference_of_form(self) -> None:
+        assert describe_difference({"a": 1}, {"a": 1}) == "its form changed"
+        assert describe_difference({"a": {"b": 1}}, {"a": {"b": 2}}) == "a.b: 1 → 2"
+
+
+class TestRetention:
+    def test_the_last_and_the_best_are_kept(self) -> None:
+        best = BestRecord(
+            attempt=1, time="t", accuracy=0.9, step=10, epoch=1, prefix=checkpoint_prefix(1, 10)
+        )
+        state = state_of(*(checkpoint(1, s) for s in (5, 10, 15, 20, 25)), best)
+        assert state.to_retire(2) == [checkpoint_prefix(1, 5), checkpoint_prefix(1, 15)]
+
+    def test_at_least_two_are_kept(self) -> None:
+        state = state_of(*(checkpoint(1, s) for s in (5, 10, 15)))
+        assert state.to_retire(1) == [checkpoint_prefix(1, 5)]
+
+    def test_a_retired_checkpoint_is_no_place_to_resume(self) -> None:
+        gone = RetireRecord(attempt=1, time="t", prefixes=[checkpoint_prefix(1, 10)])
+        state = state_of(checkpoint(1, 5), checkpoint(1, 10), gone)
+        assert [c.step for c in state.newest_first()] == [5]
+
+    def test_a_damaged_best_makes_room_for_a_worse_one(self) -> None:
+        def best(accuracy: float, step: int) -> BestRecord:
+            return BestRecord(
+                attempt=1,
+                time="t",
+                accuracy=accuracy,
+                step=step,
+                epoch=1,
+                prefix=checkpoint_prefix(1, step),
+            )
+
+        gone = RetireRecord(attempt=1, time="t", prefixes=[checkpoint_prefix(1, 10)])
+        state = state_of(checkpoint(1, 10), best(0.9, 10), gone)
+        assert state.best is None
+        state.apply(best(0.5, 20))
+        assert state.best is not None
+        assert state.best.step == 20
+
+    def test_a_worse_best_changes_nothing(self) -> None:
+        good = BestRecord(attempt=1, time="t", accuracy=0.9, step=5, epoch=1, prefix="a")
+        bad = good.model_copy(update={"accuracy": 0.1, "prefix": "b"})
+        assert state_of(good, bad).best == good
+
+
+def end(attempt: int, reason: str = "InternalError", *, reached: bool = True) -> AttemptEnd:
+    return AttemptEnd(attempt=attempt, time="t", reason=reason, step=0, reached_training=reached)
+
+
+@pytest.mark.parametrize(
+    ("records", "reached", "expected"),
+    [
+        pytest.param([], {}, 0, id="empty"),
+        pytest.param([started(1), end(1), started(2), end(2)], {}, 2, id="two-that-crashed"),
+        pytest.param([started(1), started(2)], {1, 2}, 2, id="two-that-were-killed-in-training"),
+        pytest.param([started(1), started(2)], {2}, 1, id="one-killed-before-the-first-step"),
+        pytest.param([started(1), end(1, reached=False)], {}, 0, id="never-reached-training"),
+        pytest.param([started(1), end(1, "Interrupted")], {1}, 0, id="told-to-stop"),
+        pytest.param([started(1), end(1, "Fenced")], {1}, 0, id="fenced"),
+        pytest.param(
+            [started(1), end(1), started(2), checkpoint(2, 5), started(3), end(3)],
+            {},
+            1,
+            id="a-checkpoint-breaks-the-row",
+        ),
+        pytest.param(
+            [
+                started(1),
+                checkpoint(1, 5),
+                RetireRecord(attempt=1, time="t", prefixes=[checkpoint_prefix(1, 5)]),
+            ],
+            {1},
+            0,
+            id="a-retired-checkpoint-still-breaks-it",
+        ),
+    ],
+)
+def test_unproductive_attempts(records: list[Any], reached: set[int], expected: int) -> None:
+    ask: Callable[[int], bool] = lambda attempt: attempt in reached  # noqa: E731
+    assert state_of(*records).unproductive_attempts("", ask) == expected
+
+
+@pytest.mark.parametrize(
+    ("uids", "mine", "expected"),
+    [
+        pytest.param(["a", "a", "a"], "a", 3, id="all-of-this-job"),
+        pytest.param(["a", "a", "a"], "b", 0, id="a-new-job-at-the-same-place"),
+        pytest.param(["a", "a", "b"], "b", 1, id="and-its-next-pod"),
+        pytest.param(["a", "b", "a"], "a", 2, id="another-jobs-pod-between"),
+        pytest.param(["a", "a"], "", 0, id="a-laptop-after-a-job"),
+        pytest.param(["", "", "a", ""], "", 1, id="a-laptop-counts-its-own-row"),
+    ],
+)
+def test_unproductive_attempts_of_another_job_do_not_count(uids: list[str], mine: str, expected: int) -> None:
+    records = [started(n).model_copy(update={"job_uid": uid}) for n, uid in enumerate(uids, 1)]
+    assert state_of(*records).unproductive_attempts(mine, lambda _: True) == expected
+
+
+def test_prefixes_hold_attempt_and_step() -> None:
+    assert checkpoint_prefix(2, 375) == "attempts/0002/step-000375"
+    assert checkpoint_prefix(2, 375).startswith(attempt_prefix(2))
+    assert record_key(1) == "log/00000001.json"

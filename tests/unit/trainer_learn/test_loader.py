@@ -1,0 +1,139 @@
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rectrain_api.errors import DatasetInvalid, InputMissing, InternalError
+from rectrain_trainer.loader import Batch, Loader
+from tests.unit.trainer_learn.recipes import RECAUG, loose, make_recipe
+
+
+def same(left: list[Batch], right: list[Batch]) -> bool:
+    return len(left) == len(right) and all(
+        np.array_equal(a, b) for x, y in zip(left, right, strict=True) for a, b in zip(x, y, strict=True)
+    )
+
+
+def drop_image(folder: Path, number: int, content: bytes | None) -> None:
+    path = folder / f"images/{number:05d}.png"
+    path.write_bytes(content) if content is not None else path.unlink()
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    from tests.unit.trainer_learn.digits import make_digits
+
+    make_digits(tmp_path, 6, seed=5)
+    return tmp_path
+
+
+def test_every_sample_once_an_epoch_and_the_last_batch_is_kept(digits: Path) -> None:
+    with Loader(make_recipe(), loose(digits)) as loader:
+        batches = list(loader.batches(epoch=0))
+        assert [len(b.images) for b in batches] == [8, 8, 8, 8, 8, 8, 2]
+        assert len(loader) == 7
+        samples = loose(digits).open()
+        truth = sorted(samples.label(i) for i in range(50))
+        digits_of = [
+            "".join(str(c - 1) for c in row[:n])
+            for b in batches
+            for row, n in zip(b.labels, b.lengths, strict=True)
+        ]
+    assert sorted(digits_of) == truth
+
+
+def test_epochs_differ_and_repeat_exactly(digits: Path) -> None:
+    recipe = make_recipe(augment=[RECAUG])
+    with Loader(recipe, loose(digits)) as loader:
+        first, second = list(loader.batches(0)), list(loader.batches(1))
+        assert not same(first, second)
+        assert same(first, list(loader.batches(0)))
+        assert same(first[4:], list(loader.batches(0, start=4)))
+
+
+@pytest.mark.parametrize("name", ["RecAug", "SVTRRecAug", "ABINetRecAug", "ParseQRecAug"])
+def test_augmentation_depends_on_seed_epoch_and_sample_alone(digits: Path, name: str) -> None:
+    small = make_recipe(augment=[{name: {}}], batch_size=5)
+    large = make_recipe(augment=[{name: {}}], batch_size=25)
+    with Loader(small, loose(digits)) as a, Loader(large, loose(digits)) as b:
+        in_fives = np.concatenate([batch.images for batch in a.batches(3)])
+        in_whole = np.concatenate([batch.images for batch in b.batches(3)])
+    assert np.array_equal(in_fives, in_whole)
+    with Loader(make_recipe(augment=[], batch_size=25), loose(digits)) as plain:
+        assert not np.array_equal(in_whole, np.concatenate([batch.images for batch in plain.batches(3)]))
+
+
+def test_the_callers_generators_are_left_alone(digits: Path) -> None:
+    random.seed(1)
+    np.random.seed(1)
+    expected = (random.random(), np.random.random())
+    random.seed(1)
+    np.random.seed(1)
+    with Loader(make_recipe(augment=[RECAUG]), loose(digits)) as loader:
+        next(loader.batches(0))
+    assert (random.random(), np.random.random()) == expected
+
+
+def test_a_path_that_names_arabic_turns_nothing_around(tmp_path: Path) -> None:
+    from rectrain_trainer.model import build_decoder
+
+    decoder = build_decoder(["\u0628", "\u062a"], use_space_char=True)
+    probabilities = np.eye(4, dtype=np.float32)[[1, 0, 2, 3]][None]
+    assert decoder(probabilities)[0][0] == "\u0628\u062a "
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param(b"not an image", "can't be decoded", id="garbage"),
+        pytest.param(b"", "invalid", id="empty"),
+    ],
+)
+def test_an_unreadable_image_is_named_never_replaced(few: Path, content: bytes, said: str) -> None:
+    drop_image(few, 3, content)
+    with Loader(make_recipe(), loose(few)) as loader, pytest.raises(DatasetInvalid) as caught:
+        list(loader.batches(0))
+    assert "labels.txt line 4" in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_a_missing_image_is_named(few: Path) -> None:
+    drop_image(few, 0, None)
+    with Loader(make_recipe(), loose(few)) as loader, pytest.raises(InputMissing, match=r"00000\.png"):
+        list(loader.batches(0))
+
+
+@pytest.mark.parametrize("label", ["", "1234567890123", "abc"])
+def test_a_label_that_cannot_be_encoded_is_an_error(few: Path, label: str) -> None:
+    lines = (few / "labels.txt").read_text().splitlines()
+    lines[2] = f"images/00002.png\t{label}"
+    (few / "labels.txt").write_text("\n".join(lines) + "\n")
+    with Loader(make_recipe(), loose(few)) as loader, pytest.raises(DatasetInvalid, match="line 3"):
+        list(loader.batches(0))
+
+
+def test_an_empty_set_is_refused(few: Path) -> None:
+    (few / "labels.txt").write_text("")
+    with pytest.raises(DatasetInvalid, match="no samples"):
+        Loader(make_recipe(), loose(few))
+
+
+def test_a_dead_worker_is_a_sentence() -> None:
+    from rectrain_trainer.workers import WorkerPool
+
+    pool = WorkerPool(Dying, (), 1)
+    with pytest.raises(InternalError, match="memory"):
+        list(pool.map([1], ahead=1))
+    pool.close()
+
+
+class Dying:
+    """A worker that the kernel kills."""
+
+    def __call__(self, _task: int) -> int:
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0

@@ -1,0 +1,128 @@
+"""A run that was interrupted in mid-epoch goes on exactly as if it hadn't been."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+from rectrain_api.errors import Diverged, InvalidSpec
+from rectrain_trainer.loader import Loader
+from rectrain_trainer.loop import Position, TrainState, train
+from rectrain_trainer.model import build_learner
+from rectrain_trainer.snapshot import capture, load_snapshot, restore, save_snapshot
+from tests.unit.trainer_learn.recipes import RECAUG, loose, make_recipe
+
+RECIPE = make_recipe(epochs=2, augment=[RECAUG])
+STEPS = 7
+"""Steps an epoch: 50 images in batches of 8."""
+
+
+def weights(state: TrainState) -> dict[str, Any]:
+    return {name: tensor.numpy() for name, tensor in state.learner.model.state_dict().items()}
+
+
+def run(state: TrainState, loader: Loader, steps: int | None = None) -> list[float]:
+    losses: list[float] = []
+    for step in train(state, loader, fetch_every=1):
+        assert step.loss is not None
+        losses.append(step.loss)
+        if len(losses) == steps:
+            break
+    return losses
+
+
+def assert_equal(left: dict[str, Any], right: dict[str, Any]) -> None:
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert np.array_equal(value, right[name]), name
+
+
+@pytest.mark.parametrize("at", [3, STEPS, STEPS + 2])
+def test_resumed_equals_uninterrupted_bit_for_bit(digits: Path, tmp_path: Path, at: int) -> None:
+    with Loader(RECIPE, loose(digits)) as loader:
+        whole = TrainState.new(RECIPE, len(loader))
+        expected = run(whole, loader)
+
+        first = TrainState.new(RECIPE, len(loader))
+        begun = run(first, loader, at)
+        save_snapshot(tmp_path, capture(first))
+        paddle.seed(1234)  # another process draws otherwise, and evaluates in between
+        second = TrainState.new(RECIPE, len(loader))
+        restore(second, load_snapshot(tmp_path))
+        assert second.position == first.position
+        assert begun + run(second, loader) == expected
+    assert_equal(weights(second), weights(whole))
+    assert second.position == Position(epoch=2, step_in_epoch=0, step=2 * STEPS)
+
+
+def test_a_snapshot_is_a_copy(digits: Path) -> None:
+    with Loader(RECIPE, loose(digits)) as loader:
+        state = TrainState.new(RECIPE, len(loader))
+        run(state, loader, 1)
+        snapshot = capture(state)
+        before = {name: value.copy() for name, value in snapshot.params.items()}
+        run(state, loader, 2)
+    assert_equal(snapshot.params, before)
+    assert snapshot.position.step == 1
+
+
+def test_the_loop_goes_on_in_the_same_process_after_a_stop(digits: Path) -> None:
+    with Loader(RECIPE, loose(digits)) as loader:
+        whole = TrainState.new(RECIPE, len(loader))
+        expected = run(whole, loader)
+        halting = TrainState.new(RECIPE, len(loader))
+        assert run(halting, loader, 5) + run(halting, loader) == expected
+
+
+def test_more_epochs_follow_the_longer_schedule(digits: Path) -> None:
+    longer, peak = replace(RECIPE, epochs=4), RECIPE.optimizer["lr"]["learning_rate"]
+    with Loader(RECIPE, loose(digits)) as loader:
+        state = TrainState.new(RECIPE, len(loader))
+        run(state, loader)
+        assert state.learner.optimizer.get_lr() == pytest.approx(0.0, abs=1e-9)
+        resumed = TrainState.new(longer, len(loader))
+        restore(resumed, capture(state))
+        assert resumed.learner.optimizer.get_lr() == pytest.approx(peak / 2)  # half way down
+        run(resumed, loader)
+    assert resumed.learner.optimizer.get_lr() == pytest.approx(0.0, abs=1e-9)
+    assert resumed.position.epoch == 4
+
+
+def test_a_checkpoint_of_other_batches_is_refused(digits: Path) -> None:
+    snapshot = capture(TrainState.new(RECIPE, STEPS))
+    other = TrainState.new(replace(RECIPE, batch_size=16), 4)
+    with pytest.raises(InvalidSpec, match="other data or settings"):
+        restore(other, snapshot)
+
+
+def test_weights_of_another_dictionary_are_refused(digits: Path) -> None:
+    snapshot = capture(TrainState.new(RECIPE, STEPS))
+    other = TrainState.new(make_recipe(characters=list("abc")), STEPS)
+    with pytest.raises(InvalidSpec, match=r"head\.fc\.bias"):
+        restore(other, snapshot)
+
+
+def test_nan_stops_training_and_is_never_saved(digits: Path) -> None:
+    with Loader(RECIPE, loose(digits)) as loader:
+        state = TrainState.new(RECIPE, len(loader))
+        steps = train(state, loader, fetch_every=5)
+        next(steps)
+        bias = state.learner.model.head.fc.bias
+        bias.set_value(np.full(bias.shape, np.nan, np.float32))
+        assert next(steps).loss is None  # nobody looks at this step
+        with pytest.raises(Diverged, match=r"nan.*step 2"):
+            capture(state)
+        with pytest.raises(Diverged):
+            run(state, loader)
+
+
+def test_first_weights_depend_on_the_seed_alone(digits: Path) -> None:
+    paddle.seed(5)
+    first = build_learner(RECIPE, STEPS).model.state_dict()
+    second = build_learner(RECIPE, STEPS).model.state_dict()
+    third = build_learner(replace(RECIPE, seed=8), STEPS).model.state_dict()
+    assert all(np.array_equal(first[k].numpy(), second[k].numpy()) for k in first)
+    assert not all(np.array_equal(first[k].numpy(), third[k].numpy()) for k in first)

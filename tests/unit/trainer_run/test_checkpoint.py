@@ -1,0 +1,178 @@
+"""The committer, against a store in memory that goes away, forgets replies and is taken over."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rectrain_api.errors import Fenced
+from rectrain_api.records import RunLog, checkpoint_prefix
+from rectrain_trainer import checkpoint
+from rectrain_trainer.board import Board
+from rectrain_trainer.checkpoint import Committer, Offer
+from rectrain_trainer.loop import Position
+from rectrain_trainer.snapshot import RunShape, Snapshot, load_snapshot
+from tests.support.memory_store import MemoryStore
+from tests.support.plans import make_plan
+from tests.support.waiting import wait_until
+
+
+def snapshot(step: int) -> Snapshot:
+    weights = {"w": np.full(4, step, dtype=np.float32)}
+    return Snapshot(
+        weights, {"m": np.zeros(4, dtype=np.float32)}, Position(0, step, step), RunShape(0, 16, 100, 1)
+    )
+
+
+def offer(step: int, accuracy: float | None = None, *, best: bool = False) -> Offer:
+    return Offer(snapshot(step), 1, accuracy, best)
+
+
+class Bench:
+    """A committer with everything around it."""
+
+    def __init__(self, folder: Path, keep_last: int = 2) -> None:
+        self.store = MemoryStore()
+        self.log = self.new_log()
+        self.board = Board("s3://memory/run")
+        self.folder = folder
+        self.committer = Committer(
+            self.log, self.store, self.board, folder=folder, config=b"config", keep_last=keep_last
+        )
+
+    def new_log(self) -> RunLog:
+        log = RunLog(self.store, "s3://memory/run")
+        log.start(make_plan(), now="t", job_uid="", pod_uid="", check=lambda _: None)
+        return log
+
+    def kinds(self) -> list[str]:
+        return [json.loads(self.store.objects[k])["kind"] for k in self.store.list_keys("log/")]
+
+    def steps(self) -> list[int]:
+        """Committed and kept, as a new reader sees it."""
+        fresh = RunLog(self.store, "s3://memory/run")
+        return [c.step for c in fresh.read().checkpoints]
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(checkpoint, "_MAX_WAIT_S", 0.02)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path / "snapshots")
+    yield bench
+    bench.store.away = False
+
+
+def test_files_come_first_then_the_record(bench: Bench, tmp_path: Path) -> None:
+    bench.committer.start()
+    bench.committer.offer(offer(5, 0.5, best=True))
+    assert bench.committer.finish(5)
+    assert bench.kinds() == ["attempt-start", "checkpoint", "best"]
+    record = bench.log.state.newest_first()[0]
+    assert {f.name for f in record.files} == {"model.pdparams", "model.pdopt", "state.json", "config.yml"}
+    for file in record.files:
+        key = f"{record.prefix}/{file.name}"
+        assert bench.store.sha256(key) == file.sha256
+        (tmp_path / file.name).write_bytes(bench.store.objects[key])
+    assert load_snapshot(tmp_path).position.step == 5
+    assert not any(bench.folder.iterdir())
+
+
+def test_status_names_the_newest_and_the_best(bench: Bench) -> None:
+    bench.committer.start()
+    bench.committer.offer(offer(5, 0.5, best=True))
+    wait_until(
+        lambda: bench.board.checkpoint and bench.board.checkpoint.best, 5, "no checkpoint on the board"
+    )
+    bench.committer.offer(offer(10))
+    assert bench.committer.finish(5)
+    assert bench.board.checkpoint is not None
+    assert bench.board.checkpoint.latest is not None
+    assert bench.board.checkpoint.best is not None
+    assert bench.board.checkpoint.latest.uri == "s3://memory/run/attempts/0001/step-000010"
+    assert bench.board.checkpoint.best.step == 5
+    assert bench.board.metrics is not None
+    assert bench.board.metrics.best is not None
+    assert bench.board.metrics.best.accuracy == 0.5
+
+
+def test_while_the_store_is_away_the_newest_and_the_best_wait(bench: Bench) -> None:
+    bench.committer.start()
+    wait_until(lambda: bench.board.checkpoint is not None, 5, "not started")
+    bench.store.away = True
+    bench.committer.offer(offer(5, 0.5, best=True))
+    wait_until(lambda: "Nothing has been committed since" in bench.board.message, 5, "status says nothing")
+    for step in (10, 15, 20):
+        bench.committer.offer(offer(step))
+    bench.store.away = False
+    assert bench.committer.finish(5)
+    assert bench.steps() == [5, 20]
+    assert bench.board.message == ""
+
+
+def test_when_the_store_stays_away_it_ends_in_time(bench: Bench) -> None:
+    bench.committer.start()
+    wait_until(lambda: bench.board.checkpoint is not None, 5, "not started")
+    bench.store.away = True
+    bench.committer.offer(offer(5))
+    assert not bench.committer.finish(0.2)
+    assert not bench.committer.has_log
+
+
+def test_a_lost_reply_commits_once(bench: Bench) -> None:
+    bench.committer.start()
+    bench.store.fault = "lost"
+    bench.committer.offer(offer(5))
+    assert bench.committer.finish(5)
+    assert bench.kinds() == ["attempt-start", "checkpoint"]
+
+
+def test_a_fenced_pod_says_so_and_commits_nothing(bench: Bench) -> None:
+    bench.committer.start()
+    bench.new_log()
+    bench.committer.offer(offer(5))
+    with pytest.raises(Fenced):
+        bench.committer.finish(5)
+    with pytest.raises(Fenced):
+        bench.committer.check()
+    assert bench.kinds() == ["attempt-start", "attempt-start"]
+
+
+def test_only_the_last_and_the_best_are_kept(bench: Bench) -> None:
+    bench.committer.start()
+    for step in (5, 10, 15, 20):
+        bench.committer.offer(offer(step, step / 100, best=step == 5))
+        wait_until(lambda step=step: step in bench.steps(), 5, f"step {step} isn't there")
+    assert bench.committer.finish(5)
+    assert bench.steps() == [5, 15, 20]
+    assert not bench.store.list_keys(f"{checkpoint_prefix(1, 10)}/")
+    assert bench.kinds().index("retire") > bench.kinds().index("best")
+
+
+def test_files_that_are_known_are_copied_by_the_server(bench: Bench) -> None:
+    bench.committer.start()
+    for step in (5, 10):
+        bench.committer.offer(offer(step))
+        wait_until(lambda step=step: step in bench.steps(), 5, f"step {step} isn't there")
+    assert bench.committer.finish(5)
+    second = checkpoint_prefix(1, 10)
+    assert f"{second}/config.yml" in bench.store.copied
+    assert f"{second}/model.pdparams" in bench.store.uploaded
+
+
+def test_older_attempts_leftovers_are_deleted(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "snapshots")
+    bench.store.put("attempts/0001/step-000099/model.pdparams", b"never committed")
+    bench.log = bench.new_log()
+    second = Committer(
+        bench.log, bench.store, bench.board, folder=tmp_path / "second", config=b"", keep_last=2
+    )
+    second.start()
+    assert second.finish(5)
+    assert not bench.store.list_keys("attempts/0001/")

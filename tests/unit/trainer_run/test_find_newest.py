@@ -1,0 +1,153 @@
+"""Where a run goes on: only bytes that are gone or differ cost a checkpoint."""
+
+import errno
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rectrain_api.errors import DiskTooSmall, InvalidSpec, RectrainError, RunConflict
+from rectrain_api.records import CheckpointRecord, RunLog, StoredFile, checkpoint_prefix
+from rectrain_data.transfer import Corrupt, Download, sha256_bytes
+from rectrain_data.transfer.errors import missing_object
+from rectrain_data.transfer.files import local_error
+from rectrain_trainer.loop import Position
+from rectrain_trainer.resume import find_newest
+from rectrain_trainer.snapshot import RunShape, Snapshot, save_snapshot
+from tests.support.memory_store import MemoryStore
+from tests.support.plans import make_plan
+
+
+class Downloads(MemoryStore):
+    """Fetches with the real checks; `fail_once` strikes at the first download."""
+
+    uri = "s3://memory/run"
+    fail_once: RectrainError | None = None
+
+    def download_all(self, items: Iterable[Download]) -> None:
+        failure, self.fail_once = self.fail_once, None
+        if failure:
+            raise failure
+        for item in items:
+            if item.key not in self.objects:
+                raise missing_object(self.uri_of(item.key))
+            if sha256_bytes(self.objects[item.key]) != item.sha256:
+                raise Corrupt(f"{self.uri_of(item.key)} differs.")
+            item.path.parent.mkdir(parents=True, exist_ok=True)
+            item.path.write_bytes(self.objects[item.key])
+
+
+class Bench:
+    """A run with checkpoints, begun again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store, self.folder = Downloads(), folder
+        self.log = RunLog(self.store, self.store.uri)
+        self.start()
+
+    def start(self) -> None:
+        self.log.start(make_plan(), now="t", job_uid="", pod_uid="", check=lambda _: None)
+
+    def commit(self, step: int, *, version: int = 1) -> CheckpointRecord:
+        folder = self.folder / f"made-{step}"
+        array = np.full(3, step, dtype=np.float32)
+        save_snapshot(
+            folder, Snapshot({"w": array}, {"m": array}, Position(0, step, step), RunShape(0, 16, 100, 1))
+        )
+        state = json.loads((folder / "state.json").read_text()) | {"version": version}
+        (folder / "state.json").write_text(json.dumps(state))
+        prefix, files = checkpoint_prefix(self.log.attempt, step), []
+        for path in sorted(folder.iterdir()):
+            data = path.read_bytes()
+            self.store.objects[f"{prefix}/{path.name}"] = data
+            files.append(StoredFile(name=path.name, size=len(data), sha256=sha256_bytes(data)))
+        record = CheckpointRecord(
+            attempt=self.log.attempt, time="t", prefix=prefix, step=step, epoch=1, files=files
+        )
+        self.log.append(record)
+        return record
+
+    def damage(self, record: CheckpointRecord) -> None:
+        self.store.objects[f"{record.prefix}/model.pdparams"] = b"other bytes"
+
+    def found(self) -> int | None:
+        found = find_newest(self.log, self.store, self.folder / "resume")  # type: ignore[arg-type]
+        return found.record.step if found else None
+
+    def kept(self) -> list[int]:
+        return [c.step for c in RunLog(self.store, self.store.uri).read().checkpoints]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_a_run_without_a_checkpoint_starts_at_the_beginning(bench: Bench) -> None:
+    assert bench.found() is None
+
+
+def test_a_damaged_one_is_passed_over_and_retired(bench: Bench) -> None:
+    bench.commit(5)
+    bench.damage(bench.commit(10))
+    assert bench.found() == 5
+    assert bench.kept() == [5]
+
+
+def test_one_that_did_not_come_whole_is_fetched_again(bench: Bench) -> None:
+    bench.commit(5)
+    bench.commit(10)
+    bench.store.fail_once = Corrupt("it was changed while it was read.")
+    assert bench.found() == 10
+    assert bench.kept() == [5, 10]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        pytest.param(local_error(OSError(errno.ENOSPC, "No space left on device"), Path("x")), id="disk"),
+        pytest.param(InvalidSpec("The S3 service can't do what was asked (HTTP 405)."), id="odd-4xx"),
+    ],
+)
+def test_what_says_nothing_about_the_checkpoint_costs_none(bench: Bench, failure: RectrainError) -> None:
+    bench.commit(5)
+    bench.commit(10)
+    bench.store.fail_once = failure
+    with pytest.raises(type(failure)):
+        bench.found()
+    assert bench.kept() == [5, 10]
+
+
+def test_a_local_disk_that_cannot_be_read_costs_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.commit(5)
+
+    def broken(*_: object, **__: object) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_text", broken)
+    with pytest.raises(DiskTooSmall, match=r"state\.json can't be read \(Input/output error\).*disk"):
+        bench.found()
+    monkeypatch.undo()
+    assert bench.kept() == [5]
+
+
+def test_another_versions_checkpoint_costs_none(bench: Bench) -> None:
+    bench.commit(5)
+    bench.commit(10, version=2)
+    with pytest.raises(InvalidSpec, match=r"written by another version .* 2; .* reads 1.*checkpoint\.uri"):
+        bench.found()
+    assert bench.kept() == [5, 10]
+
+
+def test_when_none_is_whole_nothing_is_thrown_away(bench: Bench) -> None:
+    for step in (5, 10):
+        bench.damage(bench.commit(step))
+    bench.start()
+    with pytest.raises(
+        RunConflict,
+        match=r"s3://memory/run .* none of the 2 .*differs\): bring .* checkpoint\.uri of its own",
+    ):
+        bench.found()
+    assert bench.kept() == [5, 10]

@@ -1,0 +1,167 @@
+"""The process that trains: from arguments to an ending. Started by the supervisor, never by a user.
+
+    python -m rectrain_trainer.child --plan run.json --work-dir DIR --recorder FD
+
+The one place where an error becomes an exit code and a result. The supervisor reads the result from the
+flight recorder.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import logging
+import os
+import shutil
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Final, NoReturn
+
+from pydantic import ValidationError
+
+from rectrain_api.errors import (
+    Fenced,
+    Interrupted,
+    InvalidSpec,
+    PermissionRefused,
+    RectrainError,
+    StoreUnavailable,
+)
+from rectrain_api.exit_codes import EX_OK, outcome_of
+from rectrain_api.plan import RunPlan
+from rectrain_trainer.board import Board
+from rectrain_trainer.chunks import ChunkHandler, Chunks
+from rectrain_trainer.console import PLAIN, Narrator, set_up_logging
+from rectrain_trainer.environment import PodEnvironment
+from rectrain_trainer.flight import FlightRecorder
+from rectrain_trainer.interrupt import Interrupt
+from rectrain_trainer.report import Reporter
+from rectrain_trainer.supervisor import stop_margin_s
+
+log = logging.getLogger("rectrain_trainer.child")  # not __main__, as which this module runs
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run one attempt and leave, without the interpreter's own end (Paddle's may crash or hang)."""
+    arguments = _parse(argv)
+    _die_with(os.getppid())
+    warnings.filterwarnings("ignore", category=UserWarning, module="paddle")
+    console = set_up_logging(debug=arguments.debug)
+    plan = read_plan(arguments.plan)
+    grace_s = plan.termination_grace_seconds
+    interrupt = Interrupt(grace_s - stop_margin_s(grace_s))
+    board = Board(plan.checkpoint.uri, FlightRecorder(arguments.recorder))
+    narrator = Narrator(board, console)
+    narrator.start()
+    try:
+        code = attempt(plan, arguments.work_dir, board, interrupt, check_only=arguments.check)
+    finally:
+        narrator.close()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def attempt(
+    plan: RunPlan, work_dir: Path, board: Board, interrupt: Interrupt, *, check_only: bool = False
+) -> int:
+    """One attempt, its ending told everywhere (log, reports, flight recorder). Returns the exit code."""
+    pod = PodEnvironment.read()
+    chunks = Chunks()
+    handler = ChunkHandler(chunks)
+    handler.setFormatter(logging.Formatter(PLAIN))
+    logging.getLogger().addHandler(handler)
+    reporter = Reporter(pod.report, plan.identity, board) if pod.report else None
+    if reporter:
+        reporter.start()
+    run = None
+    try:
+        interrupt.install()
+        interrupt.check()
+        from rectrain_trainer.run import Run
+
+        run = Run(plan, pod, board, interrupt, chunks, work_dir)
+        outcome = run.execute(check_only=check_only)
+        code, reason, message = EX_OK, outcome.reason, outcome.message
+        log.info("%s", message)
+    except BaseException as e:
+        code, reason, message = _ending_of(_meant(e, board, interrupt), board)
+    with interrupt.deferred():  # what is left to do is bounded
+        if run is not None:
+            run.end(reason)
+        board.end(code, reason, message)
+        if reporter:
+            reporter.close()
+        chunks.close()
+        for leftover in ("snapshots", "resume", "out"):
+            shutil.rmtree(work_dir / leftover, ignore_errors=True)
+    return code
+
+
+def _meant(error: BaseException, board: Board, interrupt: Interrupt) -> BaseException:
+    """What an error is to be taken for.
+
+    Once told to stop, whatever breaks breaks of that (an import cut short, a retry given up), unless a
+    newer attempt has taken over. Permission that is lost in mid-run may come back, as a service may.
+    """
+    if interrupt.requested and not isinstance(error, Interrupted | Fenced):
+        return Interrupted(f"Told to stop in stage {board.stage.value}.")
+    if board.reached_training and isinstance(error, PermissionRefused):
+        return StoreUnavailable(str(error))
+    return error
+
+
+def _ending_of(error: BaseException, board: Board) -> tuple[int, str, str]:
+    """Exit code, reason and sentence of an error."""
+    row = outcome_of(error)
+    if isinstance(error, RectrainError):
+        message = str(error)
+        log.debug("%s", row.reason, exc_info=error)
+    else:
+        message = (
+            f"An error of the trainer's own in stage {board.stage.value}: {type(error).__name__}: {error}"
+        )
+        in_pod = PodEnvironment.read().in_pod
+        log.log(logging.ERROR if in_pod else logging.DEBUG, "%s", message, exc_info=error)
+    log.error("%s: %s", row.reason, message)
+    return row.exit_code, row.reason, message
+
+
+def read_plan(path: Path) -> RunPlan:
+    """run.json. Raises InvalidSpec."""
+    try:
+        return RunPlan.model_validate_json(path.read_bytes())
+    except OSError as e:
+        raise InvalidSpec(f"The run plan {path} can't be read ({e.strerror}).") from e
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidSpec(
+            f"The run plan {path} can't be used ({where}: {first['msg']}): operator and trainer image must "
+            "be of the same version."
+        ) from e
+
+
+def _die_with(parent: int) -> None:
+    """When the supervisor is killed, so are we: nobody would see how we end."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(outcome_of(RuntimeError()).exit_code)
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="rectrain_trainer.child")
+    parser.add_argument("--plan", type=Path, required=True)
+    parser.add_argument("--work-dir", type=Path, required=True)
+    parser.add_argument("--recorder", type=int, required=True)
+    parser.add_argument("--check", action="store_true", help="stop before the attempt is taken")
+    parser.add_argument("--debug", action="store_true")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""`rectrain-trainer`: run a job (in a pod, or a manifest on a laptop), or read images with its model.
+
+The pod's command is `rectrain-trainer run --plan /etc/rectrain/plan/run.json`. Imports stay light: what
+needs Paddle is imported by the child, or when it is used.
+"""
+
+import json
+import logging
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from rectrain_api.errors import DatasetInvalid, InternalError, RectrainError, UsageError
+from rectrain_api.exit_codes import EX_USAGE, outcome_of
+from rectrain_api.report import TerminationResult
+from rectrain_data.transfer.files import local_error
+from rectrain_trainer.child import read_plan
+from rectrain_trainer.console import set_up_logging
+from rectrain_trainer.environment import PodEnvironment, ensure_home, laptop_work_dir
+from rectrain_trainer.flight import FlightRecorder
+from rectrain_trainer.manifest import read_manifest
+from rectrain_trainer.supervisor import block_signals, supervise, trainer_command
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(
+    name="rectrain-trainer",
+    help="Train a RecTrainingJob, or read images with the model it left.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Debug = Annotated[bool, typer.Option("--debug", help="Say more, with tracebacks.")]
+
+
+@app.command()
+def run(
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "-f",
+            "--file",
+            help="A RecTrainingJob manifest; runs without a cluster. Its replicas.env wins over yours.",
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", help="A run plan (run.json), as the operator writes it.")
+    ] = None,
+    work_dir: Annotated[
+        Path | None, typer.Option("--work-dir", help="Where data is staged; kept when named, else removed.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Train to the end: stage, check, train, export. A run that was interrupted goes on where it was."""
+    _supervised(file, plan, work_dir, debug, [])
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Option("-f", "--file", help="A RecTrainingJob manifest.")],
+    work_dir: Annotated[
+        Path | None, typer.Option("--work-dir", help="Where data is staged; kept when named, else removed.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Do all that comes before training: reach S3, stage and look at every sample, build the model."""
+    _supervised(file, None, work_dir, debug, ["--check"])
+
+
+def _supervised(
+    file: Path | None, plan: Path | None, work_dir: Path | None, debug: bool, extra: list[str]
+) -> NoReturn:
+    """Run the child, tell its end where Kubernetes looks for it, and exit as it says."""
+    block_signals()
+    set_up_logging(debug=debug)
+    pod = PodEnvironment.read()
+    arguments = [*extra, *(["--debug"] if debug else [])]
+    try:
+        result = _run(file, plan, work_dir or pod.work_dir, arguments)
+    except Exception as e:
+        error = _meant(e)
+        row = outcome_of(error)
+        result = TerminationResult(exit_code=row.exit_code, reason=row.reason, message=str(error))
+        _complain(error, debug)
+    if pod.termination_log:
+        try:
+            pod.termination_log.write_text(result.to_termination_message(), encoding="utf-8")
+        except OSError as e:
+            log.warning("The termination message couldn't be written to %s: %s", pod.termination_log, e)
+    raise typer.Exit(result.exit_code)
+
+
+def _run(
+    file: Path | None, plan: Path | None, work_dir: Path | None, arguments: list[str]
+) -> TerminationResult:
+    """Supervise one run; the temporary work folder goes with it."""
+    if (file is None) == (plan is None):
+        raise UsageError("Name one of -f job.yaml (a manifest) and --plan run.json (a run plan).")
+    variables: dict[str, str] = {}
+    temporary = None if work_dir else laptop_work_dir()
+    place = work_dir or temporary
+    assert place is not None
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        ensure_home(place)
+        if file is not None:
+            manifest = read_manifest(file)
+            variables = manifest.environment
+            plan = place / "run.json"
+            plan.write_text(manifest.plan.to_json(), encoding="utf-8")
+        assert plan is not None
+        grace_s = read_plan(plan).termination_grace_seconds
+        recorder = FlightRecorder.new()
+        command = trainer_command(["--plan", str(plan), "--work-dir", str(place), *arguments], recorder)
+        # The child leaves without the interpreter's end, which would remove multiprocessing's folders.
+        with tempfile.TemporaryDirectory(prefix="rt-", ignore_cleanup_errors=True) as scratch:
+            own = {"TMPDIR": scratch}
+            result = supervise(command, recorder, grace_s=grace_s, variables=own | variables)
+        if result.reason in ("OutOfMemory", "Crashed"):
+            log.error("%s", result.message)
+        return result
+    finally:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="Folder of an exported model, local or s3://….")],
+    images: Annotated[list[Path], typer.Argument(help="Images of one line of text each.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Read images with an exported model."""
+    set_up_logging(debug=debug)
+    try:
+        _predict(model, images, as_json)
+    except Exception as e:
+        error = _meant(e)
+        _complain(error, debug)
+        raise typer.Exit(outcome_of(error).exit_code) from None
+
+
+def _predict(model: str, images: list[Path], as_json: bool) -> None:
+    from rectrain_trainer.device import configure_device
+
+    configure_device(0)
+    from rectrain_trainer.predict import predict as read_images
+
+    with tempfile.TemporaryDirectory(prefix="rectrain-model-") as temporary:
+        folder = Path(model)
+        if model.startswith("s3://"):
+            from rectrain_trainer.fetch_model import fetch_model
+
+            folder = fetch_model(model, Path(temporary))
+        try:
+            found = read_images(folder, images)
+        except (RectrainError, OSError):
+            raise
+        except Exception as e:  # whatever Paddle and NumPy say of files that don't fit together
+            said = f"{type(e).__name__}: {' '.join(str(e).split())}"
+            raise DatasetInvalid(
+                f"The model in {model} can't be used ({said}): it was damaged or changed; fetch it or export "
+                "it again."
+            ) from e
+    if as_json:
+        rows = [{"image": str(p.path), "text": p.text, "confidence": float(p.confidence)} for p in found]
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    for prediction in found:
+        typer.echo(f"{prediction.path}\t{prediction.text}\t{prediction.confidence:.3f}")
+
+
+def _meant(error: Exception) -> RectrainError:
+    """Any error as one of ours, for the table and for a sentence."""
+    if isinstance(error, RectrainError):
+        return error
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        meant = local_error(error, Path(error.filename))
+    else:
+        said = f"{type(error).__name__}: {error}"
+        meant = InternalError(f"An error of the trainer's own: {said}; --debug shows where.")
+    meant.__cause__ = error
+    return meant
+
+
+def _complain(error: RectrainError, debug: bool) -> None:
+    log.error("%s", error, exc_info=error if debug else None)
+
+
+def main() -> None:
+    """Entry point; a command line that can't be understood exits 64, as all errors of its kind."""
+    try:
+        app()
+    except SystemExit as e:
+        sys.exit(EX_USAGE if e.code == 2 else e.code)

@@ -1,0 +1,134 @@
+"""Batches for training: deterministic, resumable at any batch, honest about bad samples.
+
+Called by the train stage and the benchmark. What a batch holds depends on (seed, epoch, position) alone:
+not on the number of workers, nor on what was loaded before. Every sample comes exactly once an epoch; the
+last batch may be smaller. An unusable sample is an error (the check stage came first), never replaced by
+another one as upstream's loader does.
+"""
+
+import copy
+import math
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from rectrain_api.errors import DatasetInvalid, RectrainError
+from rectrain_trainer import seeding, upstream
+from rectrain_trainer.config import Recipe
+from rectrain_trainer.model import dictionary_section
+from rectrain_trainer.samples import Samples, Source
+from rectrain_trainer.workers import WorkerPool
+
+PREFETCH: Final = 2
+"""Batches that wait ready for each worker: bounds the memory, hides the jitter."""
+
+
+class Batch(NamedTuple):
+    """One training batch, as upstream's KeepKeys orders it."""
+
+    images: np.ndarray[Any, np.dtype[np.float32]]  # N x 3 x H x W in [-1, 1], padded with 0
+    labels: np.ndarray[Any, np.dtype[np.int64]]  # N x max_text_length class indices, padded with 0
+    lengths: np.ndarray[Any, np.dtype[np.int64]]  # N
+
+
+class BatchMaker:
+    """Turns positions into a batch. Lives in the trainer, or once in each worker."""
+
+    def __init__(self, recipe: Recipe, source: Source) -> None:
+        import cv2
+
+        cv2.setNumThreads(0)  # its pool beside paddle's would only fight for the same cores
+        self.source = source
+        self.samples: Samples = source.open()
+        self.seed = recipe.seed
+        with tempfile.TemporaryDirectory(prefix="rectrain-dict-") as folder, seeding.untouched_generators():
+            section = dictionary_section(
+                recipe.characters, Path(folder), use_space_char=recipe.use_space_char
+            )
+            seeding.seed_operators(recipe.seed)
+            self._operators = upstream.load().create_operators(train_operators(recipe), section)
+        self._augmented = bool(recipe.augment)
+
+    def __call__(self, task: tuple[int, list[int]]) -> Batch:
+        """`task`: epoch and positions."""
+        epoch, positions = task
+        with seeding.untouched_generators():
+            rows = [self._sample(epoch, int(i)) for i in positions]
+        images, labels, lengths = zip(*rows, strict=True)
+        return Batch(np.stack(images), np.stack(labels), np.stack(lengths))
+
+    def _sample(self, epoch: int, i: int) -> list[Any]:
+        """[image, label, length] of one sample, augmented for this epoch."""
+        seeding.seed_sample(self.seed, epoch, i)
+        label = self.samples.label(i)
+        data: Any = {"image": self.samples.image_bytes(i), "label": label}
+        try:
+            for operator in self._fresh_operators():
+                data = operator(data)
+                if data is None:
+                    break
+        except RectrainError:
+            raise
+        except Exception as failed:
+            raise DatasetInvalid(f"{self.source.name(i)} can't be used: {failed}.") from failed
+        if data is None:
+            raise DatasetInvalid(
+                f"{self.source.name(i)} can't be used: its image can't be decoded, or its label {label!r} is "
+                "empty, too long, or wholly outside the dictionary."
+            )
+        return list(data)
+
+    def _fresh_operators(self) -> list[upstream.Operator]:
+        """Some of upstream's augmentations keep what they drew: no sample may see another one's."""
+        return copy.deepcopy(self._operators) if self._augmented else self._operators
+
+
+def train_operators(recipe: Recipe) -> list[dict[str, Any]]:
+    """Upstream's chain for training: decode, augment, encode, resize."""
+    return [
+        {"DecodeImage": {"img_mode": "BGR", "channel_first": False}},
+        *recipe.augment,
+        {"CTCLabelEncode": {"max_text_length": recipe.max_text_length}},
+        {"RecResizeImg": {"image_shape": list(recipe.image_shape), "padding": recipe.padded}},
+        {"KeepKeys": {"keep_keys": ["image", "label", "length"]}},
+    ]
+
+
+class Loader:
+    """Batches of one source, epoch by epoch. `with Loader(...) as loader`, or close() it."""
+
+    def __init__(self, recipe: Recipe, source: Source, *, workers: int = 0) -> None:
+        self.seed = recipe.seed
+        self.batch_size = recipe.batch_size
+        self.count = len(source.open())
+        if not self.count:
+            raise DatasetInvalid("The training set holds no samples.")
+        self._pool = WorkerPool(BatchMaker, (recipe, source), workers) if workers else None
+        self._maker = None if self._pool else BatchMaker(recipe, source)
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return math.ceil(self.count / self.batch_size)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch` from number `start` on. One such iterator at a time."""
+        order = seeding.epoch_order(self.seed, epoch, self.count)
+        size = self.batch_size
+        tasks = ((epoch, order[k * size : (k + 1) * size].tolist()) for k in range(start, len(self)))
+        if self._maker:
+            yield from map(self._maker, tasks)
+        elif self._pool:
+            yield from self._pool.map(tasks, ahead=PREFETCH)
+
+    def close(self) -> None:
+        if self._pool:
+            self._pool.close()
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()

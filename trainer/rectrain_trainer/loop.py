@@ -1,0 +1,137 @@
+"""The training loop: recognition only, interruptible at every step, resumable exactly.
+
+`train` is a generator: the train stage drives it and has control after every step (to snapshot, evaluate,
+report or stop), so the loop itself knows no S3, no signals, no clock but one. Upstream's loop
+(tools/program.py) evaluates and saves inside, waits for the device at every step to log the loss, and starts
+its step count again on resume. A test holds both to equal losses, bit for bit.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from rectrain_api.errors import Diverged
+from rectrain_trainer import seeding
+from rectrain_trainer.config import Recipe
+from rectrain_trainer.loader import Batch, Loader
+from rectrain_trainer.model import Learner, build_learner
+
+FETCH_EVERY: Final = 10
+"""Steps between two looks at the loss: looking makes the host wait for the device."""
+
+
+@dataclass
+class Position:
+    """Where training stands. Everything else follows from it, the recipe and the weights."""
+
+    epoch: int = 0
+    """Completed epochs."""
+    step_in_epoch: int = 0
+    """Completed steps of the epoch under way."""
+    step: int = 0
+    """Completed optimizer steps."""
+
+
+class Step(NamedTuple):
+    """What `train` yields after each optimizer step."""
+
+    epoch: int
+    """The epoch this step belongs to, from 1."""
+    step: int
+    """Completed optimizer steps."""
+    epoch_done: bool
+    samples: int
+    learning_rate: float
+    loss: float | None
+    """Mean since the last look; None between looks."""
+    wait_s: float
+    """Time that this step waited for data."""
+
+
+@dataclass
+class TrainState:
+    """One run in memory: what is trained, and how far."""
+
+    recipe: Recipe
+    learner: Learner
+    steps_per_epoch: int
+    position: Position = field(default_factory=Position)
+    _unseen: list[Any] = field(default_factory=list)
+    """Losses on the device that nobody has looked at."""
+
+    @classmethod
+    def new(cls, recipe: Recipe, steps_per_epoch: int) -> "TrainState":
+        """A fresh run: first weights from the seed, schedule over `recipe.epochs`."""
+        return cls(recipe, build_learner(recipe, steps_per_epoch), steps_per_epoch)
+
+    @property
+    def total_steps(self) -> int:
+        return self.recipe.epochs * self.steps_per_epoch
+
+    def look(self) -> float | None:
+        """Mean loss since the last look, None if there were no steps. Waits for the device.
+
+        Raises Diverged if any of them isn't finite; so call it before anything is saved.
+        """
+        if not self._unseen:
+            return None
+        values = [float(loss) for loss in self._unseen]
+        self._unseen.clear()
+        for value in values:
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"The loss became {value} at or before step {self.position.step} (epoch "
+                    f"{self.position.epoch + 1}): lower training.learningRate, or look at the newest data."
+                )
+        return math.fsum(values) / len(values)
+
+
+def train(state: TrainState, loader: Loader, *, fetch_every: int = FETCH_EVERY) -> Iterator[Step]:
+    """Train on from `state.position` to the end of `state.recipe.epochs`, yielding after every step.
+
+    The state is consistent at each yield: it may be captured, evaluated, or left for good.
+    """
+    position = state.position
+    state.learner.model.train()
+    while position.epoch < state.recipe.epochs:
+        asked = time.perf_counter()
+        for batch in loader.batches(position.epoch, position.step_in_epoch):
+            wait_s = time.perf_counter() - asked
+            rate = state.learner.optimizer.get_lr()
+            state._unseen.append(train_step(state, batch))
+            epoch = position.epoch + 1
+            epoch_done = _advance(position, state.steps_per_epoch)
+            looks = epoch_done or position.step % fetch_every == 0
+            loss = state.look() if looks else None
+            yield Step(epoch, position.step, epoch_done, len(batch.images), rate, loss, wait_s)
+            asked = time.perf_counter()
+
+
+def train_step(state: TrainState, batch: Batch) -> Any:
+    """Forward, backward, update; the loss stays on the device."""
+    import paddle
+
+    learner = state.learner
+    seeding.seed_step(state.recipe.seed, state.position.step)
+    tensors = [paddle.to_tensor(part) for part in batch]
+    loss = learner.loss(learner.model(tensors[0]), tensors)["loss"]
+    loss.backward()
+    with paddle.utils.unique_name.guard():  # moments are made, and named, at the first step
+        learner.optimizer.step()
+    learner.optimizer.clear_grad()
+    if not isinstance(learner.rate, float):
+        learner.rate.step()
+    return loss.detach()
+
+
+def _advance(position: Position, steps_per_epoch: int) -> bool:
+    """Count one step; True if it ended its epoch."""
+    position.step += 1
+    position.step_in_epoch += 1
+    if position.step_in_epoch < steps_per_epoch:
+        return False
+    position.epoch += 1
+    position.step_in_epoch = 0
+    return True

@@ -1,0 +1,90 @@
+"""A RecTrainingJob from a YAML file, for a run without a cluster. Called by the command line."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from rectrain_api import KIND
+from rectrain_api.errors import InputMissing, InvalidSpec
+from rectrain_api.plan import RunPlan, plan
+from rectrain_api.spec import RecTrainingJob
+
+_OURS: Final = frozenset(
+    {
+        "HOME",
+        "RECTRAIN_JOB_UID",
+        "RECTRAIN_NAME",
+        "RECTRAIN_NAMESPACE",
+        "RECTRAIN_NODE",
+        "RECTRAIN_POD_NAME",
+        "RECTRAIN_POD_UID",
+        "RECTRAIN_REPORT_CA",
+        "RECTRAIN_REPORT_URL",
+        "RECTRAIN_TOKEN_FILE",
+        "RECTRAIN_WORK_DIR",
+    }
+)
+"""What the operator sets in every pod: there, too, replicas.env can't change these."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a run without a cluster takes from a RecTrainingJob."""
+
+    plan: RunPlan
+    environment: dict[str, str]
+    """`replicas.env`. Wins over the user's own environment, since in a pod there is nothing else."""
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The RecTrainingJob in a file; other objects in it are passed over.
+
+    Raises:
+        InputMissing: there is no such file.
+        InvalidSpec: it holds no such job, or one that can't work.
+    """
+    jobs = [d for d in _documents(path) if isinstance(d, dict) and d.get("kind") == KIND]
+    if len(jobs) != 1:
+        raise InvalidSpec(f"{path} holds {len(jobs)} objects of kind {KIND}: it must be one.")
+    try:
+        job = RecTrainingJob.model_validate(jobs[0])
+        variables = {e.name: e.value for e in job.spec.replicas.env if e.name not in _OURS}
+        return Manifest(plan(job), variables)
+    except ValidationError as e:
+        raise InvalidSpec(f"{path}: {describe(e)}.") from e
+
+
+def describe(error: ValidationError) -> str:
+    """The first few faults of a manifest, each with its field."""
+    faults = [f"{'.'.join(str(part) for part in f['loc'])}: {_said(f)}" for f in error.errors()]
+    more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+    return "; ".join(faults[:3]) + more
+
+
+def _said(fault: ErrorDetails) -> str:
+    """Pydantic's words for a fault, made plain where a slip of the pen is likely."""
+    plain = {
+        "extra_forbidden": "there is no such field; correct its name or remove it",
+        "missing": "is required",
+        "string_type": "must be text; put it in quotes",
+    }
+    return plain.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+
+
+def _documents(path: Path) -> list[Any]:
+    try:
+        return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    except OSError as e:
+        raise InputMissing(f"The manifest {path} can't be read ({e.strerror}).") from e
+    except yaml.MarkedYAMLError as e:
+        mark = e.problem_mark
+        where = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
+        raise InvalidSpec(f"{path}{where} isn't YAML: {e.problem}.") from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise InvalidSpec(f"{path} isn't YAML: {' '.join(str(e).split())}.") from e
+    except RecursionError as e:
+        raise InvalidSpec(f"{path} is nested too deeply.") from e

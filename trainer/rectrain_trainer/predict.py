@@ -1,0 +1,115 @@
+"""Reading images with an exported model, from its folder alone.
+
+Called by `rectrain-trainer predict`, by export's parity gate and by the demo. Needs no preset and no
+training state: rectrain.json in the folder says how images are prepared and what the classes mean.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from rectrain_api.errors import DatasetInvalid, InputMissing
+from rectrain_trainer.evaluate import EVAL_BATCH, Images, Preparation, Reading
+from rectrain_trainer.model import build_decoder
+
+CARD: Final = "rectrain.json"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """rectrain.json: what an exported model takes and gives."""
+
+    preset: str
+    image_shape: list[int]
+    padded: bool
+    characters: list[str]
+    use_space_char: bool
+    max_text_length: int
+    max_aspect: float
+    """Width / height up to which images are read without being squeezed."""
+
+
+class Prediction(NamedTuple):
+    path: Path
+    text: str
+    confidence: float
+
+
+def predict(model_dir: Path, images: Sequence[Path]) -> list[Prediction]:
+    """What the exported model in `model_dir` reads in each image, in order."""
+    predictor = Predictor(model_dir)
+    readings = predictor.read(predictor.prepared(images))
+    return [Prediction(path, *reading) for path, reading in zip(images, readings, strict=True)]
+
+
+class Predictor:
+    """An exported model, loaded."""
+
+    def __init__(self, model_dir: Path) -> None:
+        self.card = load_card(model_dir)
+        self._prepare = Preparation(self.card.image_shape, padded=self.card.padded)
+        self._decode = build_decoder(self.card.characters, use_space_char=self.card.use_space_char)
+        self._network = _load_network(model_dir)
+
+    def prepared(self, images: Iterable[Path]) -> Iterator[Images]:
+        """Image files as batches for `read`."""
+        batch: list[Images] = []
+        for path in images:
+            batch.append(self._prepared(path))
+            if len(batch) == EVAL_BATCH:
+                yield np.stack(batch)
+                batch = []
+        if batch:
+            yield np.stack(batch)
+
+    def read(self, batches: Iterable[Images]) -> list[Reading]:
+        """(text, confidence) of each image, in order."""
+        readings: list[Reading] = []
+        for images in batches:
+            readings += self._decode(self._forward(images))
+        return readings
+
+    def _forward(self, images: Images) -> Any:
+        """N x T x classes: the probabilities."""
+        given = self._network.get_input_handle(self._network.get_input_names()[0])
+        given.copy_from_cpu(np.ascontiguousarray(images))
+        self._network.run()
+        return self._network.get_output_handle(self._network.get_output_names()[0]).copy_to_cpu()
+
+    def _prepared(self, path: Path) -> Images:
+        try:
+            image = self._prepare(path.read_bytes())
+        except OSError as failed:
+            raise InputMissing(f"{path} can't be read: {failed.strerror}.") from failed
+        if image is None:
+            raise DatasetInvalid(f"{path} is no image that can be decoded.")
+        return image
+
+
+def load_card(model_dir: Path) -> ModelCard:
+    """The folder's rectrain.json. Raises InputMissing if this is no exported model of ours."""
+    path = model_dir / CARD
+    try:
+        return ModelCard(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputMissing(
+            f"{model_dir} holds no {CARD}: name the folder of an exported model (…/export)."
+        ) from None
+    except (ValueError, TypeError) as failed:
+        raise DatasetInvalid(f"{path} can't be read: {failed}.") from failed
+
+
+def _load_network(model_dir: Path) -> Any:
+    from paddle import inference
+
+    for name in ("inference.json", "inference.pdiparams"):
+        if not (model_dir / name).is_file():
+            raise InputMissing(f"{model_dir} holds no {name}: the export is incomplete.")
+    config = inference.Config(str(model_dir / "inference.json"), str(model_dir / "inference.pdiparams"))
+    config.disable_glog_info()
+    network: Any = inference.create_predictor(config)
+    return network

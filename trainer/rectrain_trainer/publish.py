@@ -1,0 +1,199 @@
+"""After training: the best weights, evaluated once more, exported, uploaded, and the record that says so.
+
+Called by the run, when the log is the main thread's again. Everything counts from `final` on; the copies at
+best/, export/ and report/ are for people, and are made (again) by whoever finds them missing.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rectrain_api.plan import RunPlan
+from rectrain_api.records import (
+    FinalRecord,
+    RunLog,
+    RunState,
+    StoredFile,
+    attempt_prefix,
+)
+from rectrain_api.report import Stage
+from rectrain_api.status import Metrics, ModelStatus, Reason
+from rectrain_data.transfer import Store, Upload, sha256_file
+from rectrain_trainer.board import Board
+from rectrain_trainer.config import Recipe
+from rectrain_trainer.curves import Row, evaluations
+from rectrain_trainer.evaluate import EvalSet, evaluate
+from rectrain_trainer.evaluate import Metrics as EvalMetrics
+from rectrain_trainer.export import export
+from rectrain_trainer.loop import TrainState
+from rectrain_trainer.model import build_decoder, build_model, set_params
+from rectrain_trainer.place import now
+from rectrain_trainer.resume import DAMAGED, fetch
+from rectrain_trainer.snapshot import capture
+from rectrain_trainer.train import progress_of
+
+log = logging.getLogger(__name__)
+
+REPORT: Final = "report/report.json"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What publishing works with."""
+
+    plan: RunPlan
+    recipe: Recipe
+    state: TrainState
+    held_out: EvalSet
+    run_log: RunLog
+    store: Store
+    board: Board
+    folder: Path
+    evaluations: Sequence[Row]
+    """Of this attempt."""
+
+
+def publish(work: Publication) -> FinalRecord:
+    """Evaluate, export and upload the best weights; append `final`; make the copies.
+
+    Raises:
+        ExportMismatch: the exported model doesn't read what the trained one read.
+    """
+    work.board.enter(Stage.EVALUATING, "evaluating the best weights")
+    params, step = _best_params(work)
+    metrics = _measured(work, step) or _evaluate(work, params)
+    work.board.enter(Stage.EXPORTING)
+    exported = export(work.recipe, params, work.folder / "export", work.held_out)
+    prefix = attempt_prefix(work.run_log.attempt)
+    export_prefix = f"{prefix}export"
+    files = _upload(work.store, exported.files, export_prefix)
+    best = work.run_log.state.best
+    final = FinalRecord(
+        attempt=work.run_log.attempt,
+        time=now(),
+        epochs=work.recipe.epochs,
+        step=work.state.position.step,
+        export_prefix=export_prefix,
+        export_files=files,
+        best=best if best and work.run_log.state.checkpoint_at(best.prefix) else None,
+        metrics={
+            "accuracy": metrics.accuracy,
+            "normEditDistance": metrics.norm_edit_distance,
+            "samples": metrics.samples,
+            "step": step,
+            "parityImages": exported.compared,
+        },
+    )
+    work.store.put_bytes(f"{prefix}{REPORT}", _report(work, final))
+    work.run_log.append(final)
+    make_copies(work.store, work.run_log.state, final)
+    show_final(work.board, final, work.state.total_steps)
+    return final
+
+
+def _best_params(work: Publication) -> tuple[Mapping[str, Any], int]:
+    """The best weights and their step; the last ones when no best checkpoint can be read."""
+    state = work.run_log.state
+    record = state.checkpoint_at(state.best.prefix) if state.best else None
+    if record is not None and record.step != work.state.position.step:
+        try:
+            return fetch(record, work.store, work.folder / "best").params, record.step
+        except DAMAGED as e:
+            log.warning("The best checkpoint (step %d) is damaged; the last is exported: %s", record.step, e)
+    return capture(work.state).params, work.state.position.step
+
+
+def _measured(work: Publication, step: int) -> EvalMetrics | None:
+    """What this attempt has measured of these very weights."""
+    row = next((row for row in work.evaluations if row["step"] == step), None)
+    return EvalMetrics(row["accuracy"], row["normEditDistance"], row["samples"]) if row else None
+
+
+def _evaluate(work: Publication, params: Mapping[str, Any]) -> EvalMetrics:
+    model = build_model(work.recipe)
+    set_params(model, params)
+    decoder = build_decoder(work.recipe.characters, use_space_char=work.recipe.use_space_char)
+    return evaluate(model, decoder, work.held_out)
+
+
+def _upload(store: Store, files: tuple[Path, ...], prefix: str) -> list[StoredFile]:
+    stored = [StoredFile(name=p.name, size=p.stat().st_size, sha256=sha256_file(p)) for p in files]
+    store.upload_all(
+        [Upload(p, f"{prefix}/{s.name}", s.sha256) for p, s in zip(files, stored, strict=True)], limit=4
+    )
+    return stored
+
+
+def _report(work: Publication, final: FinalRecord) -> bytes:
+    state = work.run_log.state
+    earlier = [start.attempt for start in state.starts if start.attempt != final.attempt]
+    return report_of(work.plan, final, state, evaluations(work.store, earlier, work.evaluations))
+
+
+def report_of(plan: RunPlan, final: FinalRecord, state: RunState, curve: Sequence[Row]) -> bytes:
+    """report.json: the run in numbers."""
+    content = {
+        "run": str(plan.identity),
+        "preset": plan.model.preset,
+        "data": plan.data.to_dict(),
+        "training": plan.training.to_dict(),
+        "epochs": final.epochs,
+        "step": final.step,
+        "metrics": final.metrics,
+        "best": final.best.to_dict() if final.best else None,
+        "attempts": [
+            {
+                "attempt": start.attempt,
+                "started": start.time,
+                "ended": _ended(state, start.attempt, final),
+            }
+            for start in state.starts
+        ],
+        "evaluations": [
+            {k: row.get(k) for k in ("step", "epoch", "accuracy", "normEditDistance")} for row in curve
+        ],
+        "export": final.export_prefix,
+    }
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _ended(state: RunState, attempt: int, final: FinalRecord) -> str:
+    if attempt == final.attempt:
+        return Reason.COMPLETED
+    return state.ends[attempt].reason if attempt in state.ends else "Killed"
+
+
+def make_copies(store: Store, state: RunState, final: FinalRecord) -> None:
+    """The convenience copies, where they are missing or differ."""
+    best = state.checkpoint_at(final.best.prefix) if final.best else None
+    for folder, prefix, files in (
+        ("export", final.export_prefix, final.export_files),
+        ("best", best.prefix if best else "", best.files if best else []),
+    ):
+        for file in files:
+            there = store.head(f"{folder}/{file.name}")
+            if there is None or (there.size, there.sha256) != (file.size, file.sha256):
+                store.copy(f"{prefix}/{file.name}", f"{folder}/{file.name}")
+    store.copy(f"{attempt_prefix(final.attempt)}{REPORT}", REPORT)
+
+
+def show_final(board: Board, final: FinalRecord, steps: int) -> None:
+    """A finished run on the board."""
+    accuracy = final.metrics.get("accuracy")
+    metrics = (board.metrics or Metrics()).model_copy(
+        update={
+            "accuracy": accuracy,
+            "accuracy_text": f"{accuracy:.1%}" if isinstance(accuracy, float) else None,
+            "norm_edit_distance": final.metrics.get("normEditDistance"),
+        }
+    )
+    board.update(
+        reached_training=True,
+        metrics=metrics,
+        progress=progress_of(final.epochs, final.epochs, final.step, steps, Stage.FINISHED, None),
+        model=ModelStatus(uri=f"{board.place}/export"),
+    )
+    board.enter(Stage.FINISHED)

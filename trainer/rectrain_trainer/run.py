@@ -1,0 +1,295 @@
+"""One attempt, stage by stage. Raises what went wrong; the child turns that into an ending.
+
+    look at the run's place → stage → check → take the attempt → resume → train → publish
+
+Called by the child alone. The place is looked at first (whose is it, is it done, can it be written), since
+that costs nothing; the attempt's number is taken after the checks, since an attempt that never could
+train should leave no trace in the log and fence nobody.
+"""
+
+import contextlib
+import logging
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from rectrain_api.errors import NoProgress, RectrainError
+from rectrain_api.plan import RunPlan
+from rectrain_api.records import UNPRODUCTIVE_LIMIT, AttemptEnd, RunLog, RunState, check_plan
+from rectrain_api.status import Progress, Reason
+from rectrain_data.transfer import RetryEvent, S3Options, Store
+from rectrain_trainer import resume
+from rectrain_trainer.board import Board
+from rectrain_trainer.check import check_data
+from rectrain_trainer.checkpoint import Committer
+from rectrain_trainer.chunks import Chunks
+from rectrain_trainer.config import Recipe
+from rectrain_trainer.device import configure_device, usable_cores
+from rectrain_trainer.devices import describe_devices
+from rectrain_trainer.environment import PodEnvironment
+from rectrain_trainer.interrupt import Interrupt
+from rectrain_trainer.place import (
+    QUICK_DEADLINE_S,
+    log_store,
+    now,
+    open_place,
+    options_of,
+    reached_training,
+)
+from rectrain_trainer.stage import Staged, stage
+
+log = logging.getLogger(__name__)
+
+MAX_WORKERS: Final = 8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A good end."""
+
+    reason: str
+    message: str
+
+
+@dataclass
+class Run:
+    """What an attempt works with. `execute` once, then `close` whatever happened."""
+
+    plan: RunPlan
+    pod: PodEnvironment
+    board: Board
+    interrupt: Interrupt
+    chunks: Chunks
+    work_dir: Path
+    _committer: Committer | None = None
+    _run_log: RunLog | None = None
+    _options: S3Options = field(init=False)
+    _store: Store = field(init=False)
+    _log_place: Store = field(init=False)
+    """The same place once more, for the log and its checkpoints: what waits there is told differently."""
+
+    def execute(self, *, check_only: bool = False) -> Outcome:
+        """The whole attempt, or all of it before the attempt is taken.
+
+        Raises a RectrainError, or something that nobody foresaw.
+        """
+        self._options = options_of(self.plan)
+        log.info("%s.", self._options.describe())
+        self._store = self._open(self.plan.checkpoint.uri)
+        self._log_place = self._open(self.plan.checkpoint.uri)
+        run_log = RunLog(log_store(self._log_place, self.plan), self._store.uri)
+        self.interrupt.check()
+        state = self._look(run_log)
+        done = state.final is not None and state.final.epochs >= self.plan.training.epochs
+        if done and not check_only:
+            return self._already_complete(state)
+        self.interrupt.check()  # between stages, for a signal whose exception got lost in a library
+        self._prepare()
+        self.interrupt.check()
+        staged = stage(self.plan, self._open, self.work_dir / "data", self.board)
+        self.interrupt.check()
+        recipe = check_data(self.plan, staged, self.board)
+        self.interrupt.check()
+        if check_only:
+            return Outcome(
+                Reason.CHECKED, f"{self.plan.identity} can be trained: data, model and S3 are fine."
+            )
+        self._take_attempt(run_log)
+        return self._train(run_log, recipe, staged)
+
+    def end(self, reason: str) -> None:
+        """Say in the log how the attempt ended, if it may still be said. Never raises."""
+        run_log = self._run_log
+        if run_log is None or (self._committer is not None and self._committer.has_log):
+            return
+        with contextlib.suppress(RectrainError):
+            run_log.append(
+                AttemptEnd(
+                    attempt=run_log.attempt,
+                    time=now(),
+                    reason=reason,
+                    step=self.board.progress.step,
+                    reached_training=self.board.reached_training,
+                )
+            )
+
+    # -- before the attempt
+
+    def _open(self, uri: str) -> Store:
+        """A store whose waiting is shown, and whose retries shrink when we are told to stop."""
+        store = open_place(uri, self._options, self._waiting)
+        self.interrupt.when_told(store.retries.shrink)
+        return store
+
+    def _waiting(self, event: RetryEvent) -> None:
+        since = time.strftime("%H:%M:%S UTC", time.gmtime(time.time() - event.waited_s))
+        self.board.say(f"Waiting for S3 since {since}: {event.sentence}")
+
+    def _look(self, run_log: RunLog) -> RunState:
+        """Whose place it is, and how far it got."""
+        state = run_log.read()
+        self.board.say("")
+        check_plan(state, self.plan, self._store.uri)
+        self._refuse_unproductive(state)
+        self.board.update(attempt=state.attempt + 1, progress=self._progress_so_far(state))
+        return state
+
+    def _progress_so_far(self, state: RunState) -> Progress:
+        """Where an earlier attempt left off: a restart shouldn't look like a start."""
+        newest, epochs = state.newest_first(), self.plan.training.epochs
+        if not newest:
+            return self.board.progress
+        epoch, step = min(newest[0].epoch, epochs), newest[0].step
+        percent = 100 * (epoch - 1) // epochs  # the epoch's own steps aren't known before the data is
+        return Progress(
+            epoch=epoch,
+            epochs=epochs,
+            step=step,
+            percent=percent,
+            text=f"{percent}%",
+            epoch_text=f"{epoch}/{epochs}",
+            stage=self.board.stage.value,
+        )
+
+    def _refuse_unproductive(self, state: RunState) -> None:
+        count = state.unproductive_attempts(
+            self.pod.job_uid, lambda attempt: reached_training(self._store, attempt)
+        )
+        if count >= UNPRODUCTIVE_LIMIT:
+            raise NoProgress(
+                f"{count} attempts in a row reached the first step and left no newer checkpoint at "
+                f"{self._store.uri}: look at their logs there (attempts/*/log), shorten checkpoint.interval, "
+                "give the pod more memory, or choose another checkpoint.uri."
+            )
+
+    def _already_complete(self, state: RunState) -> Outcome:
+        from rectrain_trainer.publish import make_copies, show_final
+
+        final = state.final
+        assert final is not None
+        make_copies(self._store, state, final)
+        self.board.update(attempt=state.attempt)
+        show_final(self.board, final, final.step)
+        return Outcome(
+            Reason.ALREADY_COMPLETE,
+            f"{self._store.uri} holds this run, finished by attempt {final.attempt}: nothing was trained.",
+        )
+
+    def _prepare(self) -> None:
+        """Probe the store while Paddle is being imported: both take seconds."""
+        with ThreadPoolExecutor(1, thread_name_prefix="probe") as pool:
+            fenced = self.plan.checkpoint.fencing == "On"
+            probe = pool.submit(self._store.probe_conditional_writes if fenced else self._try_writing)
+            self._configure_device()
+            probe.result()
+
+    def _try_writing(self) -> None:
+        """Permission to write is asked for before it is needed; the probe does that too."""
+        key = f"probe/{secrets.token_hex(8)}"
+        self._store.put_bytes(key, b"")
+        self._store.delete([key])
+
+    def _configure_device(self) -> None:
+        deterministic = self.plan.training.deterministic
+        with self.interrupt.held_back():
+            kind = configure_device(self.plan.gpus, deterministic=deterministic)
+        self.board.update(devices=describe_devices(kind, self.plan.gpus))
+
+    # -- the attempt
+
+    def _take_attempt(self, run_log: RunLog) -> None:
+        attempt = run_log.start(
+            self.plan,
+            now=now(),
+            job_uid=self.pod.job_uid,
+            pod_uid=self.pod.pod_uid,
+            check=self._refuse_unproductive,
+        )
+        self._run_log = run_log
+        self.board.update(attempt=attempt)
+        quick = open_place(self._store.uri, self._options, deadline=QUICK_DEADLINE_S)
+        self.chunks.start(quick, attempt)
+        log.info("Attempt %d of %s at %s.", attempt, self.plan.identity, self._store.uri)
+
+    def _train(self, run_log: RunLog, recipe: Recipe, staged: Staged) -> Outcome:
+        from rectrain_trainer.evaluate import EvalSet
+        from rectrain_trainer.loader import Loader
+        from rectrain_trainer.loop import TrainState
+        from rectrain_trainer.model import build_decoder
+        from rectrain_trainer.publish import Publication, publish
+        from rectrain_trainer.snapshot import restore
+        from rectrain_trainer.train import Deps, Training
+
+        with Loader(recipe, staged.train, workers=self._workers()) as loader:
+            held_out = EvalSet(recipe, staged.eval)
+            state = TrainState.new(recipe, len(loader))
+            found = resume.find_newest(run_log, self._store, self.work_dir / "resume")
+            if found:
+                restore(state, found.snapshot)
+                log.info("Going on from step %d (%s).", found.record.step, found.record.prefix)
+            best = run_log.state.best
+            self._committer = committer = self._new_committer(run_log, recipe)
+            deps = Deps(
+                self.board,
+                self.chunks,
+                committer,
+                self.interrupt,
+                held_out,
+                build_decoder(recipe.characters, use_space_char=recipe.use_space_char),
+                self.plan.training.eval_interval,
+                self.plan.checkpoint.interval,
+            )
+            training = Training(state, deps, best.accuracy if best else None)
+            training.run(loader)
+        final = publish(
+            Publication(
+                self.plan,
+                recipe,
+                state,
+                held_out,
+                run_log,
+                self._store,
+                self.board,
+                self.work_dir / "out",
+                training.evaluations,
+            )
+        )
+        accuracy = final.metrics["accuracy"]
+        return Outcome(
+            Reason.COMPLETED,
+            f"Trained {final.epochs} epochs to accuracy {accuracy:.1%}; "
+            f"the model is at {self._store.uri}/export.",
+        )
+
+    def _new_committer(self, run_log: RunLog, recipe: Recipe) -> Committer:
+        committer = Committer(
+            run_log,
+            self._log_place,
+            self.board,
+            folder=self.work_dir / "snapshots",
+            config=config_of(self.plan, recipe),
+            keep_last=self.plan.checkpoint.keep_last,
+        )
+        self._log_place.retries.on_retry = committer.waiting
+        committer.start()
+        return committer
+
+    def _workers(self) -> int:
+        """Loader processes: as asked, else one for each core but the one that trains."""
+        asked = self.plan.training.workers
+        return asked if asked is not None else min(max(usable_cores() - 1, 0), MAX_WORKERS)
+
+
+def config_of(plan: RunPlan, recipe: Recipe) -> bytes:
+    """config.yml of a checkpoint: what its weights belong to."""
+    content = {
+        "plan": plan.hashed_part(),
+        "dictionary": list(recipe.characters),
+        "useSpaceChar": recipe.use_space_char,
+    }
+    return yaml.safe_dump(content, allow_unicode=True, sort_keys=True).encode()

@@ -1,0 +1,79 @@
+"""Staged sets as the learning half wants them: a small value that each loader worker opens for itself.
+
+Made by the stage stage. Messages name what the user knows: the place in S3, not the copy on this disk.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rectrain_data.labels import LooseSet
+from rectrain_data.packed import PackedSet
+from rectrain_data.samples import SampleSet
+from rectrain_data.split import EVAL, Split, partition
+
+
+@dataclass(frozen=True)
+class StagedSource:
+    """A set on this disk, or one part of it."""
+
+    path: Path
+    """Folder of a packed set, or a label file."""
+    packed: bool
+    split: Split | None = None
+    """The set's own split."""
+    part: Split | None = None
+    """A part chosen by hash, for a set without splits."""
+    eval_fraction: float = 0.0
+
+    def open(self) -> "PartOfSet":
+        """Open it, in this process."""
+        whole = open_set(self.path, self.packed, self.split)
+        if self.part is None:
+            return PartOfSet(whole, range(len(whole)))
+        identities = [whole.sample_id(i) for i in range(len(whole))]
+        train, held_out = partition(identities, eval_fraction=self.eval_fraction)
+        return PartOfSet(whole, np.array(held_out if self.part == EVAL else train, dtype=np.int64).tolist())
+
+    def name(self, i: int) -> str:
+        """Where sample `i` is found."""
+        return self.open().name(i)
+
+
+Whole = tuple[Path, bool, Split | None]
+"""A set as `open_set` takes it."""
+
+
+def wholes_of(*sources: StagedSource) -> list[Whole]:
+    """The sets behind these sources, each once, in order."""
+    return list(dict.fromkeys((s.path, s.packed, s.split) for s in sources))
+
+
+def open_set(path: Path, packed: bool, split: Split | None = None) -> SampleSet:
+    """A staged set. Labels were checked once, when it was staged."""
+    return PackedSet.open(path, split=split) if packed else LooseSet(path)
+
+
+class PartOfSet:
+    """Samples of a set by their position in a part."""
+
+    def __init__(self, whole: SampleSet, indices: Sequence[int]) -> None:
+        self.whole = whole
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def label(self, i: int) -> str:
+        """The text in image `i`."""
+        return self.whole.label(self.indices[i])
+
+    def image_bytes(self, i: int) -> bytes:
+        """The encoded image `i`."""
+        return self.whole.image_bytes(self.indices[i])
+
+    def name(self, i: int) -> str:
+        """Where sample `i` is found."""
+        return str(self.whole.place(self.indices[i]))

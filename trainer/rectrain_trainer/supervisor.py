@@ -1,0 +1,181 @@
+"""Runs the training in a child process, and says how it ended: the one place for exit code and result.
+
+Called by the command line. In a pod this is PID 1: it gets the kubelet's SIGTERM, sees when the child
+crashes (Paddle is C++) or is killed for memory, reaps orphans, and keeps the deadline of the grace period.
+It does nothing else, so that nothing here can fail.
+
+Signals are blocked and waited for, never handled: no code runs in the middle of other code.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rectrain_api.errors import Interrupted
+from rectrain_api.exit_codes import EX_SOFTWARE, outcome_of
+from rectrain_api.report import TerminationResult
+from rectrain_api.status import Reason
+from rectrain_trainer.flight import RUNNING, FlightRecorder
+
+log = logging.getLogger(__name__)
+
+WATCHED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+_MEMORY_EVENTS: Final = Path("/sys/fs/cgroup/memory.events")
+_MEMORY_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True)
+class ChildEnd:
+    """What the kernel says of the child, and what we know besides."""
+
+    exit_code: int | None
+    """None: a signal ended it."""
+    signal: int = 0
+    told_to_stop: bool = False
+    out_of_memory: bool = False
+
+
+def stop_margin_s(grace_s: float) -> float:
+    """What is kept of the grace period for ourselves: ending the child, the termination message."""
+    return min(5.0, 1.0 + 0.1 * grace_s)
+
+
+def block_signals() -> None:
+    """Before anything else: from here on no signal is lost, and none interrupts."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+
+
+def trainer_command(arguments: Sequence[str], recorder: FlightRecorder) -> list[str]:
+    """How the process that trains is started."""
+    return [sys.executable, "-m", "rectrain_trainer.child", *arguments, "--recorder", str(recorder.fd)]
+
+
+def supervise(
+    command: Sequence[str],
+    recorder: FlightRecorder,
+    *,
+    grace_s: float,
+    variables: Mapping[str, str] | None = None,
+) -> TerminationResult:
+    """Run a command that writes the recorder, to its end. Call `block_signals` first.
+
+    `variables` are set over this process's own environment.
+    """
+    killed_before = _memory_kills()
+    child = subprocess.Popen(
+        command,
+        env=os.environ | (variables or {}),
+        pass_fds=[recorder.fd],
+        start_new_session=True,  # a terminal's Ctrl-C comes to us alone
+    )
+    status, told = _watch(child.pid, grace_s)
+    child.returncode = os.waitstatus_to_exitcode(status)  # reaped by us: Popen must not look for it
+    end = ChildEnd(
+        exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+        signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+        told_to_stop=told,
+        out_of_memory=_memory_kills() > killed_before,
+    )
+    return conclude(recorder.read(), end)
+
+
+def _watch(pid: int, grace_s: float) -> tuple[int, bool]:
+    """Wait status of the child, and whether it was told to stop."""
+    deadline: float | None = None
+    while True:
+        status = _reap(pid)
+        if status is not None:
+            return status, deadline is not None
+        left = 3600.0 if deadline is None else deadline - time.monotonic()
+        if left <= 0:
+            os.kill(pid, signal.SIGKILL)
+            left = 60.0
+        got = signal.sigtimedwait(WATCHED, left)
+        if got is None or got.si_signo == signal.SIGCHLD:
+            continue
+        if deadline is None:
+            deadline = time.monotonic() + grace_s - stop_margin_s(grace_s)
+            _say_stopping(got.si_signo, grace_s)
+            os.kill(pid, signal.SIGTERM)
+        elif got.si_signo == signal.SIGINT:
+            log.warning("Stopping at once.")
+            os.kill(pid, signal.SIGKILL)
+
+
+def _say_stopping(signo: int, grace_s: float) -> None:
+    again = " (Ctrl-C again stops at once)" if signo == signal.SIGINT else ""
+    log.warning("Told to stop: saving a last checkpoint, for at most %.0f s%s.", grace_s, again)
+
+
+def _reap(pid: int) -> int | None:
+    """Take every ended process off the table; the child's wait status if it is among them."""
+    while True:
+        try:
+            ended, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return 0
+        if ended == pid:
+            return status
+        if not ended:
+            return None
+
+
+def conclude(said: TerminationResult | None, end: ChildEnd) -> TerminationResult:
+    """How the run ended, from what the trainer last said and what the kernel says. Pure."""
+    if said is not None and said.reason != RUNNING:
+        return said
+    known = said or TerminationResult(exit_code=EX_SOFTWARE, reason=RUNNING)
+    code, reason, message = _verdict(end)
+    latest = known.checkpoint.latest if known.checkpoint else None
+    kept = f" The newest checkpoint is {latest.uri}." if latest else ""
+    return known.model_copy(update={"exit_code": code, "reason": reason, "message": message + kept})
+
+
+def _verdict(end: ChildEnd) -> tuple[int, str, str]:
+    if end.told_to_stop:
+        row = outcome_of(Interrupted())
+        return row.exit_code, row.reason, "Told to stop, and ended before a last checkpoint was committed."
+    if end.out_of_memory or end.signal == signal.SIGKILL:
+        sure = "ran out of memory" if end.out_of_memory else "was killed (SIGKILL), most likely for memory"
+        limit = _memory_limit()
+        return (
+            128 + signal.SIGKILL,
+            Reason.OUT_OF_MEMORY if end.out_of_memory else Reason.CRASHED,
+            f"The training process {sure}{limit}: raise replicas.resources.limits.memory, or lower "
+            "training.batchSize or training.workers.",
+        )
+    if end.signal:
+        name = signal.Signals(end.signal).name
+        return (
+            128 + end.signal,
+            Reason.CRASHED,
+            f"The training process crashed ({name}): its log has the last lines before it.",
+        )
+    return (
+        EX_SOFTWARE,
+        "InternalError",
+        f"The training process ended with exit code {end.exit_code} without a result: see its log.",
+    )
+
+
+def _memory_kills() -> int:
+    """How often the kernel has killed for memory in this container (cgroup v2); 0 where it can't be seen."""
+    try:
+        lines = _MEMORY_EVENTS.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _memory_limit() -> str:
+    try:
+        return f" (limit {int(_MEMORY_LIMIT.read_text()) / 2**20:.0f} MiB)"
+    except (OSError, ValueError):
+        return ""
