@@ -222,7 +222,3 @@ def main() -> None:
     interrupts.install()
     status = run(sys.argv[1:])
     sys.exit(interrupts.status if status == _INTERRUPTED else status)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,18 @@
-"""`python -m rectrain_local`: the same as the `rectrain-local` command."""
+"""The `rectrain-local` command, also as `python -m rectrain_local`."""
 
-from rectrain_local.cli import main
+import signal
+
+
+def main() -> None:
+    """Entry point: while the imports take their time, Ctrl-C ends the command without a traceback."""
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is not signal.SIG_IGN:  # nohup stays nohup
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from rectrain_local import cli
+
+    signal.signal(signal.SIGINT, usual)
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -116,7 +116,3 @@ def main() -> None:
         )
         sys.stderr.write(f"rectrain-operator: {said}\n")
         sys.exit(outcome_of(error).exit_code)
-
-
-if __name__ == "__main__":
-    main()

@@ -22,6 +22,7 @@ SILENCE_S: Final = 80.0
 """Bookmarks come every minute: a stream silent for longer is dead."""
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 15.0
+FORBIDDEN_HINT: Final = "give this account the rights that `rectrain-operator manifests` prints"
 
 
 class Sink(Protocol):
@@ -78,9 +79,10 @@ class Watch:
                 self._version = None
             except ApiError as failed:
                 WATCH_RESTARTS.labels(self.kind).inc()
+                hint = {"hint": FORBIDDEN_HINT} if failed.status == 403 else {}
                 log.warning(
                     "watch broke, connecting again",
-                    extra={"kind": self.kind, "error": str(failed), "pause_s": round(pause_s, 1)},
+                    extra={"kind": self.kind, "error": str(failed), "pause_s": round(pause_s, 1), **hint},
                 )
                 if failed.status == 410:
                     self._version = None

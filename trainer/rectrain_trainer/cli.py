@@ -23,7 +23,7 @@ from rectrain_trainer.console import set_up_logging
 from rectrain_trainer.environment import PodEnvironment, ensure_home, laptop_work_dir
 from rectrain_trainer.flight import FlightRecorder
 from rectrain_trainer.manifest import read_manifest
-from rectrain_trainer.supervisor import block_signals, supervise, trainer_command
+from rectrain_trainer.supervisor import block_signals, supervise, trainer_command, unblock_signals
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +136,7 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Read images with an exported model."""
+    unblock_signals()
     set_up_logging(debug=debug)
     try:
         _predict(model, images, as_json)

@@ -4,13 +4,13 @@ Called by `rectrain-trainer predict`, by export's parity gate and by the demo. N
 training state: rectrain.json in the folder says how images are prepared and what the classes mean.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
 
 from rectrain_api.errors import DatasetInvalid, InputMissing
 from rectrain_trainer.evaluate import EVAL_BATCH, Images, Preparation, Reading
@@ -24,12 +24,12 @@ class ModelCard:
     """rectrain.json: what an exported model takes and gives."""
 
     preset: str
-    image_shape: list[int]
+    image_shape: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=3, max_length=3)]
     padded: bool
-    characters: list[str]
+    characters: Annotated[list[str], Field(min_length=1)]
     use_space_char: bool
     max_text_length: int
-    max_aspect: float
+    max_aspect: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """Width / height up to which images are read without being squeezed."""
 
 
@@ -94,13 +94,17 @@ def load_card(model_dir: Path) -> ModelCard:
     """The folder's rectrain.json. Raises InputMissing if this is no exported model of ours."""
     path = model_dir / CARD
     try:
-        return ModelCard(**json.loads(path.read_text(encoding="utf-8")))
+        return TypeAdapter(ModelCard).validate_json(path.read_bytes())
     except FileNotFoundError:
         raise InputMissing(
             f"{model_dir} holds no {CARD}: name the folder of an exported model (…/export)."
         ) from None
-    except (ValueError, TypeError) as failed:
-        raise DatasetInvalid(f"{path} can't be read: {failed}.") from failed
+    except ValidationError as failed:
+        first = failed.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise DatasetInvalid(
+            f"{path} can't be read ({where}: {first['msg']}): export the model again."
+        ) from failed
 
 
 def _load_network(model_dir: Path) -> Any:

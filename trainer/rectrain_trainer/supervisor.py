@@ -52,6 +52,11 @@ def block_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
 
 
+def unblock_signals() -> None:
+    """For a command that is its own: Ctrl-C ends it."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
+
+
 def trainer_command(arguments: Sequence[str], recorder: FlightRecorder) -> list[str]:
     """How the process that trains is started."""
     return [sys.executable, "-m", "rectrain_trainer.child", *arguments, "--recorder", str(recorder.fd)]

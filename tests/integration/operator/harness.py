@@ -61,7 +61,7 @@ def install(cluster: Cluster, folder: Path) -> Path:
     """Install CRD and rights; returns a kubeconfig with the operator's own token."""
     cluster.kubectl("apply", "--server-side", "-f", str(CRD))
     rights = subprocess.run(
-        [sys.executable, "-m", "rectrain_operator.cli", "manifests"],
+        [sys.executable, "-m", "rectrain_operator", "manifests"],
         capture_output=True,
         text=True,
         check=True,
@@ -115,7 +115,7 @@ class OperatorProcess:
 
     def start(self) -> "OperatorProcess":
         """Start it and wait until it is ready."""
-        command = [sys.executable, "-m", "rectrain_operator.cli", "run", "--report-url", self.report_url]
+        command = [sys.executable, "-m", "rectrain_operator", "run", "--report-url", self.report_url]
         command += ["--kubeconfig", str(self._kubeconfig), "--state-dir", str(self.folder / "state")]
         command += ["--health-port", str(self.health_port), "--health-host", "127.0.0.1"]
         command += ["--report-host", "127.0.0.1", "--trainer-image", "trainer:test", *self._arguments]

@@ -24,7 +24,7 @@ from rectrain_local.s3 import SeaweedS3
 from tests.support.plans import make_manifest
 from tests.support.waiting import wait_until
 
-COMMAND = [sys.executable, "-c", "from rectrain_trainer.cli import main; main()"]
+COMMAND = [sys.executable, "-m", "rectrain_trainer"]
 TRAIN_SAMPLES, EVAL_SAMPLES = 48, 16
 RUN_DEADLINE_S = 240.0
 

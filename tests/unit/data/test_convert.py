@@ -141,7 +141,7 @@ def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_ctrl_c_leaves_nothing_half_made(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "rectrain_data.cli", "demo", str(tmp_path / "d"), "--count", "100000"]
+    command = [sys.executable, "-m", "rectrain_data", "demo", str(tmp_path / "d"), "--count", "100000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("d/.loose*/images/*.png")) and time.monotonic() < deadline:

@@ -25,7 +25,7 @@ FILE_LIMIT_BYTES = 20_000
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "rectrain_data.cli", *arguments]
+    return [sys.executable, "-m", "rectrain_data", *arguments]
 
 
 def _no_large_files() -> None:

@@ -16,7 +16,7 @@ from tests.integration.operator.harness import free_port
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run it."""
     return subprocess.run(
-        [sys.executable, "-m", "rectrain_operator.cli", *arguments],
+        [sys.executable, "-m", "rectrain_operator", *arguments],
         capture_output=True,
         text=True,
         timeout=60,

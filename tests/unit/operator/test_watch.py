@@ -130,3 +130,9 @@ async def test_a_server_that_is_away_is_asked_again() -> None:
 async def test_a_list_that_grew_too_old_between_pages_begins_anew() -> None:
     script = Script([page("a", following="next"), ApiError(410, "too old"), page("a", "b")], [])
     assert (await play(script)).said == ["listed a,b"]
+
+
+async def test_an_account_without_rights_is_told_where_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    await play(Script([ApiError(403, "things is forbidden"), ApiError(0, "away"), page("a")], []))
+    assert [getattr(r, "hint", "") for r in caplog.records] == [watch_module.FORBIDDEN_HINT, ""]
+    assert "rectrain-operator manifests" in watch_module.FORBIDDEN_HINT

@@ -18,7 +18,7 @@ from rectrain_trainer.config import Recipe
 from rectrain_trainer.evaluate import EvalSet, Preparation
 from rectrain_trainer.export import FILES, _squeeze, check_parity, export
 from rectrain_trainer.model import build_model
-from rectrain_trainer.predict import Predictor, predict
+from rectrain_trainer.predict import Predictor, load_card, predict
 from tests.unit.trainer_learn.digits import draw
 from tests.unit.trainer_learn.recipes import loose, make_recipe
 
@@ -103,6 +103,27 @@ def test_the_card_says_how_wide_it_reads(done: Done) -> None:
     assert card["max_aspect"] == width / height
     assert card["characters"] == list("0123456789")
     assert card["use_space_char"] is True
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("image_shape", [3, 32]),
+        ("image_shape", [3, -32, 64]),
+        ("characters", []),
+        ("characters", [1, 2]),
+        ("max_aspect", "wide"),
+        ("max_aspect", 0),
+        ("padded", None),
+    ],
+)
+def test_a_card_that_was_changed_is_refused(done: Done, tmp_path: Path, key: str, value: object) -> None:
+    card = json.loads((done.folder / "rectrain.json").read_text()) | {key: value}
+    (tmp_path / "rectrain.json").write_text(json.dumps(card))
+    with pytest.raises(
+        DatasetInvalid, match=rf"rectrain\.json can't be read \({key}.*export the model again"
+    ):
+        load_card(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["rectrain.json", "inference.pdiparams"])

@@ -12,9 +12,12 @@ from tests.support.plans import make_manifest
 
 
 def command(*arguments: str) -> tuple[int, str]:
-    program = "from rectrain_trainer.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "rectrain_trainer", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     return done.returncode, done.stdout + done.stderr
 
