@@ -19,6 +19,7 @@ import yaml
 from rectrain_api.errors import ExportMismatch
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.evaluate import EvalSet, read
+from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.model import build_decoder, build_model, set_params
 from rectrain_trainer.predict import CARD, ModelCard, Predictor
 
@@ -38,16 +39,20 @@ class Exported:
     """Images that both read, equally."""
 
 
-def export(recipe: Recipe, params: Mapping[str, Any], folder: Path, held_out: EvalSet) -> Exported:
+def export(
+    recipe: Recipe, params: Mapping[str, Any], folder: Path, held_out: EvalSet, interrupt: Interrupt
+) -> Exported:
     """Write the inference model of `params` into `folder` and compare both on held-out images.
 
-    Raises ExportMismatch naming the first image that they read differently.
+    Raises ExportMismatch naming the first image that they read differently, Interrupted.
     """
     model = build_model(recipe)
     set_params(model, params)
     model.eval()
     folder.mkdir(parents=True, exist_ok=True)
-    _save_network(model, recipe, folder)
+    with interrupt.deferred():  # what is raised within Paddle's tracer is caught, reworded or printed there
+        _save_network(model, recipe, folder)
+    interrupt.check()
     (folder / "inference.yml").write_text(inference_yml(recipe), encoding="utf-8")
     (folder / CARD).write_text(
         json.dumps(asdict(card_of(recipe)), ensure_ascii=False, indent=2) + "\n", "utf-8"

@@ -28,6 +28,7 @@ from rectrain_trainer.curves import Row, evaluations
 from rectrain_trainer.evaluate import EvalSet, evaluate
 from rectrain_trainer.evaluate import Metrics as EvalMetrics
 from rectrain_trainer.export import export
+from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.loop import TrainState
 from rectrain_trainer.model import build_decoder, build_model, set_params
 from rectrain_trainer.place import now
@@ -51,6 +52,7 @@ class Publication:
     run_log: RunLog
     store: Store
     board: Board
+    interrupt: Interrupt
     folder: Path
     evaluations: Sequence[Row]
     """Of this attempt."""
@@ -61,12 +63,14 @@ def publish(work: Publication) -> FinalRecord:
 
     Raises:
         ExportMismatch: the exported model doesn't read what the trained one read.
+        Interrupted: told to stop; nothing of it counts until `final` is appended.
     """
     work.board.enter(Stage.EVALUATING, "evaluating the best weights")
     params, step = _best_params(work)
     metrics = _measured(work, step) or _evaluate(work, params)
     work.board.enter(Stage.EXPORTING)
-    exported = export(work.recipe, params, work.folder / "export", work.held_out)
+    exported = export(work.recipe, params, work.folder / "export", work.held_out, work.interrupt)
+    work.interrupt.check()
     prefix = attempt_prefix(work.run_log.attempt)
     export_prefix = f"{prefix}export"
     files = _upload(work.store, exported.files, export_prefix)
@@ -88,6 +92,7 @@ def publish(work: Publication) -> FinalRecord:
         },
     )
     work.store.put_bytes(f"{prefix}{REPORT}", _report(work, final))
+    work.interrupt.check()
     work.run_log.append(final)
     make_copies(work.store, work.run_log.state, final)
     show_final(work.board, final, work.state.total_steps)

@@ -255,6 +255,7 @@ class Run:
                 run_log,
                 self._store,
                 self.board,
+                self.interrupt,
                 self.work_dir / "out",
                 training.evaluations,
             )

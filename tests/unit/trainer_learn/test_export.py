@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import paddle
 import pytest
 import yaml
 
-from rectrain_api.errors import DatasetInvalid, ExportMismatch, InputMissing
+from rectrain_api.errors import DatasetInvalid, ExportMismatch, InputMissing, Interrupted
+from rectrain_trainer import export as export_module
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.evaluate import EvalSet, Preparation
 from rectrain_trainer.export import FILES, _squeeze, check_parity, export
+from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.model import build_model
 from rectrain_trainer.predict import Predictor, load_card, predict
 from tests.unit.trainer_learn.digits import draw
@@ -44,7 +47,7 @@ def done(request: pytest.FixtureRequest, digits: Path, tmp_path_factory: pytest.
     recipe = make_recipe(request.param, use_space_char=True)
     folder = tmp_path_factory.mktemp(request.param) / "export"
     params = wordy(recipe)
-    exported = export(recipe, params, folder, EvalSet(recipe, loose(digits)))
+    exported = export(recipe, params, folder, EvalSet(recipe, loose(digits)), Interrupt(10))
     assert exported.compared == 50
     model = build_model(recipe)
     model.set_state_dict(params)
@@ -103,6 +106,23 @@ def test_the_card_says_how_wide_it_reads(done: Done) -> None:
     assert card["max_aspect"] == width / height
     assert card["characters"] == list("0123456789")
     assert card["use_space_char"] is True
+
+
+def test_told_to_stop_while_paddle_traces(
+    done: Done, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is raised in there may never come out: it is raised after it."""
+    interrupt, traced = Interrupt(10), []
+
+    def trace(*_: object) -> None:
+        interrupt._on_signal(signal.SIGTERM, None)
+        traced.append(True)
+
+    monkeypatch.setattr(export_module, "_save_network", trace)
+    params = build_model(done.recipe).state_dict()
+    with pytest.raises(Interrupted):
+        export(done.recipe, params, tmp_path, EvalSet(done.recipe, loose(digits)), interrupt)
+    assert traced
 
 
 @pytest.mark.parametrize(

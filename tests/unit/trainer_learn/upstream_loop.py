@@ -1,17 +1,19 @@
-"""Upstream's own training loop (tools/program.py, unchanged) over our loader. For the golden test and the
-loop benchmark."""
+"""Upstream's own training code, unchanged, over our loader: its loop (tools/program.py) for the golden test,
+its script (tools/train.py) for the loop benchmark."""
 
+import copy
 import importlib
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from rectrain_trainer import upstream
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.loader import Loader
-from rectrain_trainer.model import Learner
+from rectrain_trainer.model import Learner, dictionary_section
 
 
 class PaddleBatches:
@@ -75,3 +77,55 @@ def train_upstream(
         logger=logging.getLogger("upstream-loop"),
         step_pre_epoch=len(loader),
     )
+
+
+def run_train_script(
+    recipe: Recipe, loader: Loader, folder: Path, on_loss: Callable[[Any], None], *, metric: bool
+) -> None:
+    """Run `main` of upstream's tools/train.py to the end, with its own builders; only the loader is ours.
+
+    `metric`: its accuracy on every training batch, which its recognition configs switch on.
+    """
+    upstream.load()
+    script: Any = importlib.import_module("tools.train")
+    build_loss = script.build_loss
+
+    def build_noted_loss(section: Any) -> Callable[[Any, Any], Any]:
+        loss = build_loss(section)
+
+        def noted(predictions: Any, batch: Any) -> Any:
+            result = loss(predictions, batch)
+            on_loss(result["loss"])
+            return result
+
+        return noted
+
+    folder.mkdir(parents=True, exist_ok=True)
+    dictionary = dictionary_section(recipe.characters, folder, use_space_char=recipe.use_space_char)
+    config = {
+        "Global": {
+            **dictionary,
+            "log_smooth_window": 20,
+            "epoch_num": recipe.epochs,
+            "print_batch_step": 10,
+            "eval_batch_step": 10**9,
+            "save_epoch_step": 10**9,
+            "save_model_dir": str(folder),
+            "cal_metric_during_train": metric,
+            "distributed": False,
+        },
+        "Architecture": copy.deepcopy(recipe.architecture) | {"model_type": "rec"},
+        "Loss": copy.deepcopy(recipe.loss),
+        "Optimizer": copy.deepcopy(recipe.optimizer),
+        "PostProcess": {"name": "CTCLabelDecode"},
+        "Metric": {"name": "RecMetric", "main_indicator": "acc"},
+        "Eval": None,
+        "profiler_options": None,
+    }
+    with mock.patch.multiple(
+        script,
+        build_dataloader=lambda *_: PaddleBatches(loader),
+        set_signal_handlers=lambda: None,
+        build_loss=build_noted_loss,
+    ):
+        script.main(config, "cpu", logging.getLogger("upstream-loop"), None, recipe.seed)
