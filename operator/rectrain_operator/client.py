@@ -9,7 +9,8 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import config as kube_config
@@ -58,7 +59,19 @@ async def load_configuration(kubeconfig: Path | None) -> Configuration:
         why = " ".join(str(failed).split())
         raise InvalidSpec(f"{kubeconfig} isn't a kubeconfig: {why or type(failed).__name__}.") from failed
     configuration.retries = None
+    configuration.proxy = configuration.proxy or proxy_of(configuration.host)
+    configuration.client_session_kwargs = {"trust_env": False}
     return configuration
+
+
+def proxy_of(server: str) -> str | None:
+    """The environment's proxy for this URL.
+
+    Found once: aiohttp looks for it at every request, and then for ~/.netrc on another thread, whose
+    password for the server would shut out our token.
+    """
+    parts = urlsplit(server)
+    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
 
 async def authorization(configuration: Configuration) -> str | None:
