@@ -2,7 +2,8 @@
 
 A real control plane on this machine, no nodes; runs are created at a steady rate, and a watch of our own
 notes when each Job is there, after one that warms everybody up. Prints JSON lines {"name", "value", "unit",
-"baseline", "ratio"}; the baselines are what Kubeflow's operators took on such a machine (design §8), ratio = baseline / value: above 1 is better.
+"baseline", "ratio"}; the baselines are what Kubeflow's operators took on such a machine (design §8), ratio =
+baseline / value: above 1 is better.
 """
 
 import argparse
