@@ -50,7 +50,7 @@ def export(
     set_params(model, params)
     model.eval()
     folder.mkdir(parents=True, exist_ok=True)
-    with interrupt.deferred():  # what is raised within Paddle's tracer is caught, reworded or printed there
+    with interrupt.deferred():  # an exception within Paddle's tracer ends in a segmentation fault
         _save_network(model, recipe, folder)
     interrupt.check()
     (folder / "inference.yml").write_text(inference_yml(recipe), encoding="utf-8")
