@@ -88,6 +88,7 @@ class Reason(StrEnum):
     DISRUPTED = "Disrupted"
     RESTARTS_EXHAUSTED = "RestartsExhausted"
     JOB_DELETED = "JobDeleted"
+    CERTIFICATE_UNKEPT = "CertificateUnkept"
 
 
 class Condition(ApiModel):

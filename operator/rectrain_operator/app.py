@@ -9,14 +9,13 @@ import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from rectrain_api import PLURAL
 from rectrain_api.errors import InvalidSpec, UsageError
 from rectrain_operator import paths
-from rectrain_operator.certs import Certificates
+from rectrain_operator.cert_keeper import CertificateKeeper
 from rectrain_operator.client import ApiError, KubeClient, load_configuration
 from rectrain_operator.cluster import Cluster, JobSink, PodSink
 from rectrain_operator.feed import run_feed
@@ -35,7 +34,6 @@ from rectrain_operator.watch import Sink, Watch
 
 log = logging.getLogger(__name__)
 
-CERTIFICATE_CHECK_S: Final = 3600.0
 CRD_PAUSE_S: Final = 1.0
 FEED_PAUSE_S: Final = 1.0
 
@@ -50,7 +48,7 @@ class Operator:
         self._queue: WorkQueue[JobKey] = WorkQueue(clock)
         self._tokens = Tokens(client, clock)
         self._cluster = Cluster(self._queue, clock, pod_gone=lambda pod: self._tokens.drop_pod(pod.uid))
-        self._certificates = Certificates(settings.state_dir, _host_of(settings.report_url))
+        self._keeper = CertificateKeeper(settings, client, instance=socket.gethostname(), now=_now)
         self._monitor = FeedMonitor()
         self._resync = Resync(client, self._cluster, self._monitor, settings.namespaces, settings.resync_s)
         self._watches = [w for ns in (settings.namespaces or (None,)) for w in self._watches_of(ns)]
@@ -61,14 +59,12 @@ class Operator:
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises UsageError when a port or folder can't be used."""
-        self._certificates.refresh(_now())
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, stop.set)
         async with AsyncExitStack() as stack:
-            await self._serve(stack)
-            main = asyncio.create_task(self._work())
+            main = asyncio.create_task(self._main(stack))
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait({main, stopped}, return_when=asyncio.FIRST_COMPLETED)
             for task in (main, stopped):
@@ -78,13 +74,18 @@ class Operator:
         if failures:
             raise failures[0]
 
+    async def _main(self, stack: AsyncExitStack) -> None:
+        await self._keeper.first()
+        await self._serve(stack)
+        await self._work()
+
     async def _work(self) -> None:
         await self._wait_for_crd()
         feed = asyncio.create_task(self._feed(), name="feed")
         others = [
             *(asyncio.create_task(w.run(), name=f"watch {w.kind}") for w in self._watches),
             asyncio.create_task(self._resync.run(), name="resync"),
-            asyncio.create_task(self._renew_certificates(), name="certificates"),
+            asyncio.create_task(self._keeper.run(), name="certificates"),
             *(asyncio.create_task(self._worker(), name="worker") for _ in range(self._settings.workers)),
         ]
         try:
@@ -174,7 +175,7 @@ class Operator:
     async def _serve(self, stack: AsyncExitStack) -> None:
         reports = ReportServer(self._client, self._cluster, self._tokens).application()
         settings = self._settings
-        context = self._certificates.context
+        context = self._keeper.certificates.context
         await _listen(stack, reports, settings.report_host, settings.report_port, context=context)
         await _listen(stack, self._health.application(), settings.health_host, settings.health_port)
         log.info(
@@ -186,14 +187,9 @@ class Operator:
             },
         )
 
-    async def _renew_certificates(self) -> None:
-        while True:
-            await asyncio.sleep(CERTIFICATE_CHECK_S)
-            if self._certificates.refresh(_now()):
-                log.info("certificate renewed")
-
     def _pod_settings(self) -> PodSettings:
-        return PodSettings(self._settings.trainer_image, self._settings.report_url, self._certificates.ca_pem)
+        settings, ca_pem = self._settings, self._keeper.certificates.ca_pem
+        return PodSettings(settings.trainer_image, settings.report_url, ca_pem)
 
 
 async def _listen(
@@ -223,10 +219,6 @@ async def run(settings: Settings) -> None:
         await Operator(settings, client).run()
     finally:
         await client.close()
-
-
-def _host_of(url: str) -> str:
-    return urlsplit(url).hostname or ""
 
 
 def _now() -> datetime:

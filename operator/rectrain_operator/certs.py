@@ -1,4 +1,4 @@
-"""The report server's certificate and the CA that signs it, kept in the state folder. Called by `app`.
+"""The report server's certificate and the CA that signs it, kept in a store. Called by `app`.
 
 The CA goes into a ConfigMap of every run, so pods trust exactly this server. Both are renewed before they
 expire; a running server takes the new certificate without a restart.
@@ -6,6 +6,8 @@ expire; a running server takes the new certificate without a restart.
 
 import ipaddress
 import ssl
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,13 +18,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from rectrain_api.errors import UsageError
+from rectrain_operator.cert_store import CertificateStore, StoreChanged, StoreMissing
 
 CA_DAYS: Final = 3650
 SERVING_DAYS: Final = 90
 RENEW_SERVING_DAYS: Final = 30
 RENEW_CA_DAYS: Final = 365
 CLOCK_SKEW: Final = timedelta(minutes=10)
+WRITE_TRIES: Final = 5
 
 
 @dataclass(frozen=True)
@@ -46,61 +49,95 @@ class Pair:
 
 
 class Certificates:
-    """The pairs of one state folder, for one host name or address."""
+    """CA and serving certificate for one host name or address, and what serves them."""
 
-    def __init__(self, folder: Path, host: str) -> None:
-        self._folder = folder
+    def __init__(self, store: CertificateStore, host: str) -> None:
+        self._store = store
         self._host = host
+        self._ca: Pair | None = None
+        self._serving: Pair | None = None
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.ca_pem = ""
+        self.unkept = ""
+        """Why what we hold is kept nowhere but in memory; empty while it is kept."""
 
-    def refresh(self, now: datetime) -> bool:
-        """Load, make or renew; True when something new was made. Raises UsageError when it can't be kept."""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            made_ca, ca = self._pair("ca", now, RENEW_CA_DAYS, issuer=None)
-            made_serving, serving = self._pair("serving", now, RENEW_SERVING_DAYS, issuer=ca)
-        except OSError as failed:
-            raise UsageError(
-                f"The state folder {self._folder} can't be used ({failed.strerror}): "
-                "give another with --state-dir."
-            ) from failed
-        self.context.load_cert_chain(self._folder / "serving.crt", self._folder / "serving.key")
+    async def refresh(self, now: datetime) -> bool:
+        """Load, make or renew; True when something new is served.
+
+        What is kept wins over what we hold, so that all operators over one store serve under one CA; what we
+        hold fills a store that lost it. Raises UsageError, ApiError.
+        """
+        for _ in range(WRITE_TRIES):
+            try:
+                kept = await self._store.load()
+                pairs = self._chosen(kept, now)
+                files = files_of(*pairs)
+                if files != kept:
+                    await self._store.save(files)
+                self.unkept = ""
+            except StoreChanged:
+                continue
+            except StoreMissing as missing:
+                self.unkept = str(missing)
+                pairs = self._chosen({}, now)
+            return self._serve(*pairs)
+        return False  # somebody writes all the time: next time
+
+    def _chosen(self, kept: Mapping[str, bytes], now: datetime) -> tuple[Pair, Pair]:
+        """CA and serving pair: the kept one, else the held one, else a new one."""
+        ca_until, until = now + timedelta(days=RENEW_CA_DAYS), now + timedelta(days=RENEW_SERVING_DAYS)
+        authorities = (pair_of(kept, "ca"), self._ca)
+        ca = next((p for p in authorities if p and p.certificate.not_valid_after_utc >= ca_until), None)
+        ca = ca or make_ca(now)
+        servings = (pair_of(kept, "serving"), self._serving)
+        serving = next((p for p in servings if p and serves(p, self._host, ca, until)), None)
+        return ca, serving or make_serving(ca, self._host, now)
+
+    def _serve(self, ca: Pair, serving: Pair) -> bool:
+        if self._serving is not None and self._serving.pem == serving.pem:
+            return False
+        with tempfile.TemporaryDirectory(prefix="rectrain-") as folder:  # OpenSSL reads files alone
+            for name, content in files_of(ca, serving).items():
+                (Path(folder) / name).write_bytes(content)
+            self.context.load_cert_chain(Path(folder) / "serving.crt", Path(folder) / "serving.key")
+        self._ca, self._serving = ca, serving
         self.ca_pem = ca.pem.decode()
-        del serving
-        return made_ca or made_serving
+        return True
 
-    def _pair(self, name: str, now: datetime, renew_days: int, *, issuer: Pair | None) -> tuple[bool, Pair]:
-        known = self._load(name)
-        if known is not None and self._good(known, now + timedelta(days=renew_days), issuer):
-            return False, known
-        pair = make_ca(now) if issuer is None else make_serving(issuer, self._host, now)
-        _write(self._folder / f"{name}.key", pair.key_pem)
-        _write(self._folder / f"{name}.crt", pair.pem)
-        return True, pair
 
-    def _load(self, name: str) -> Pair | None:
-        try:
-            certificate = x509.load_pem_x509_certificate((self._folder / f"{name}.crt").read_bytes())
-            key = serialization.load_pem_private_key((self._folder / f"{name}.key").read_bytes(), None)
-        except (FileNotFoundError, ValueError):
-            return None
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-            return None  # killed between the two writes
-        return Pair(certificate, key)
+def files_of(ca: Pair, serving: Pair) -> dict[str, bytes]:
+    """As they are kept."""
+    return {
+        "ca.key": ca.key_pem,
+        "ca.crt": ca.pem,
+        "serving.key": serving.key_pem,
+        "serving.crt": serving.pem,
+    }
 
-    def _good(self, pair: Pair, until: datetime, issuer: Pair | None) -> bool:
-        if pair.certificate.not_valid_after_utc < until:
-            return False
-        if issuer is None:
-            return True
-        try:
-            pair.certificate.verify_directly_issued_by(issuer.certificate)
-        except Exception:
-            return False
+
+def pair_of(files: Mapping[str, bytes], name: str) -> Pair | None:
+    """One of the kept pairs, if it is whole."""
+    try:
+        certificate = x509.load_pem_x509_certificate(files[f"{name}.crt"])
+        key = serialization.load_pem_private_key(files[f"{name}.key"], None)
+    except (KeyError, ValueError):
+        return None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        return None  # killed between the two writes
+    return Pair(certificate, key)
+
+
+def serves(pair: Pair, host: str, ca: Pair, until: datetime) -> bool:
+    """Whether a certificate is this CA's, for this host, and good for long enough."""
+    if pair.certificate.not_valid_after_utc < until:
+        return False
+    try:
+        pair.certificate.verify_directly_issued_by(ca.certificate)
         names = pair.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        return _alternative_name(self._host) in list(names)
+    except Exception:
+        return False
+    return _alternative_name(host) in list(names)
 
 
 def make_ca(now: datetime) -> Pair:
@@ -151,12 +188,3 @@ def _alternative_name(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, readable by us alone."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    temporary.touch(mode=0o600)
-    temporary.write_bytes(content)
-    temporary.replace(path)

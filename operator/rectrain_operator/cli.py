@@ -18,6 +18,7 @@ from rectrain_operator import logs
 from rectrain_operator.settings import DEFAULT_TRAINER_IMAGE, Settings
 
 TYPER_USAGE: Final = 2
+SECRET: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 app = typer.Typer(
@@ -48,6 +49,13 @@ def run(
     state_dir: Annotated[
         Path, typer.Option(envvar="RECTRAIN_STATE_DIR", help="Folder of the report server's certificate.")
     ] = Path("/var/lib/rectrain-operator"),
+    certificate_secret: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMESPACE/NAME",
+            help="Secret that keeps the certificate instead of a folder; it must be there already.",
+        ),
+    ] = None,
     report_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port to listen on. Default: that of --report-url.")
     ] = None,
@@ -73,6 +81,7 @@ def run(
         report_host=report_host,
         report_port=report_port or report_url_port,
         state_dir=state_dir,
+        certificate_secret=secret_of(certificate_secret) if certificate_secret is not None else None,
         trainer_image=trainer_image,
         namespaces=tuple(dict.fromkeys(namespace or ())),
         kubeconfig=kubeconfig,
@@ -80,6 +89,14 @@ def run(
         health_port=health_port,
     )
     asyncio.run(operator_app.run(settings))
+
+
+def secret_of(option: str) -> tuple[str, str]:
+    """Namespace and name of a --certificate-secret. Raises UsageError."""
+    namespace, _, name = option.partition("/")
+    if not (NAMESPACE.fullmatch(namespace) and SECRET.fullmatch(name)):
+        raise UsageError(f'--certificate-secret "{option}" must look like NAMESPACE/NAME.')
+    return namespace, name
 
 
 def port_of(report_url: str) -> int:

@@ -8,7 +8,7 @@ from typing import Final
 from rectrain_api import API_VERSION, GROUP, KIND
 from rectrain_operator import paths
 from rectrain_operator.client import ApiError, KubeClient
-from rectrain_operator.keys import JobKey, Manifest, key_of
+from rectrain_operator.keys import Manifest
 from rectrain_operator.seen import EventNote
 from rectrain_operator.settings import NAME
 
@@ -17,14 +17,26 @@ log = logging.getLogger(__name__)
 NOTE_BYTES: Final = 1024
 
 
-def build_event(run: Manifest, note: EventNote, *, instance: str, now: datetime) -> Manifest:
-    """The Event object; its name follows from what happened, so writing it again is harmless."""
+def reference_of(run: Manifest) -> Manifest:
+    """What an Event of a run regards."""
     metadata = run["metadata"]
-    digest = hashlib.sha256(f"{metadata['uid']}/{note.key}".encode()).hexdigest()[:16]
+    return {
+        "apiVersion": f"{GROUP}/{API_VERSION}",
+        "kind": KIND,
+        "namespace": metadata["namespace"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+    }
+
+
+def build_event(regarding: Manifest, note: EventNote, *, instance: str, now: datetime) -> Manifest:
+    """The Event object; its name follows from what happened, so writing it again is harmless."""
+    about = regarding.get("uid") or f"{regarding['namespace']}/{regarding['name']}"
+    digest = hashlib.sha256(f"{about}/{note.key}".encode()).hexdigest()[:16]
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": {"name": f"{metadata['name']}.{digest}", "namespace": metadata["namespace"]},
+        "metadata": {"name": f"{regarding['name']}.{digest}", "namespace": regarding["namespace"]},
         "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "reportingController": f"{GROUP}/{NAME}",
         "reportingInstance": instance[:128],
@@ -32,23 +44,18 @@ def build_event(run: Manifest, note: EventNote, *, instance: str, now: datetime)
         "reason": note.reason[:128],
         "type": note.kind,
         "note": note.message.encode()[:NOTE_BYTES].decode(errors="ignore"),
-        "regarding": {
-            "apiVersion": f"{GROUP}/{API_VERSION}",
-            "kind": KIND,
-            "namespace": metadata["namespace"],
-            "name": metadata["name"],
-            "uid": metadata["uid"],
-        },
+        "regarding": regarding,
     }
 
 
 async def write_event(
-    client: KubeClient, run: Manifest, note: EventNote, *, instance: str, now: datetime
+    client: KubeClient, regarding: Manifest, note: EventNote, *, instance: str, now: datetime
 ) -> None:
-    """Write one. An Event that can't be written is logged: no run waits for it."""
-    key: JobKey = key_of(run)
+    """Write one. An Event that can't be written is logged: nobody waits for it."""
+    namespace = regarding["namespace"]
     try:
-        await client.post(paths.events(key.namespace), build_event(run, note, instance=instance, now=now))
+        await client.post(paths.events(namespace), build_event(regarding, note, instance=instance, now=now))
     except ApiError as failed:
         if failed.status != 409:
-            log.warning("event not written", extra={"job": str(key), "error": str(failed)})
+            about = f"{namespace}/{regarding['name']}"
+            log.warning("event not written", extra={"about": about, "error": str(failed)})

@@ -7,8 +7,9 @@ from rectrain_operator.keys import JobKey, Manifest
 
 TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 - a path
 API_OF_OURS = f"/apis/{GROUP}/{API_VERSION}"
-_PREFIX = {"ConfigMap": "/api/v1", "Service": "/api/v1", "Pod": "/api/v1", "Job": "/apis/batch/v1"}
-_PLURAL = {"ConfigMap": "configmaps", "Service": "services", "Pod": "pods", "Job": "jobs"}
+_CORE = {"ConfigMap": "configmaps", "Secret": "secrets", "Service": "services", "Pod": "pods"}
+_PREFIX = {**dict.fromkeys(_CORE, "/api/v1"), "Job": "/apis/batch/v1"}
+_PLURAL = {**_CORE, "Job": "jobs"}
 
 
 def runs(namespace: str | None = None) -> str:

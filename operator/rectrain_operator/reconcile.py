@@ -13,7 +13,7 @@ from rectrain_operator.apply import create_children
 from rectrain_operator.client import ApiError, KubeClient
 from rectrain_operator.cluster import SETTLE_S, Cluster, JobSink
 from rectrain_operator.decide import current_pod, decide
-from rectrain_operator.events import write_event
+from rectrain_operator.events import reference_of, write_event
 from rectrain_operator.keys import JobKey, Manifest
 from rectrain_operator.seen import Decision, EventNote, Seen
 from rectrain_operator.settings import PodSettings
@@ -57,7 +57,7 @@ class Reconciler:
             decision = replace(decision, events=_unique((*events, *decision.events)))
         run = await self._write_status(key, seen, decision)
         for note in decision.events:
-            await write_event(self._client, run, note, instance=self._instance, now=self._now())
+            await write_event(self._client, reference_of(run), note, instance=self._instance, now=self._now())
         return decision.requeue_after_s
 
     async def refresh(self, key: JobKey) -> None:

@@ -20,6 +20,9 @@ class Settings:
     report_port: int
     """Where the report server listens; behind a Service the port may differ from the URL's."""
     state_dir: Path
+    """Where the certificate is kept, unless in a Secret."""
+    certificate_secret: tuple[str, str] | None = None
+    """Namespace and name of the Secret that keeps the certificate."""
     trainer_image: str = DEFAULT_TRAINER_IMAGE
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; empty means all."""

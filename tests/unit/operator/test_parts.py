@@ -1,22 +1,16 @@
-"""The small parts: status patches, what is kept of objects, stores, certificates, tokens, health, logs."""
+"""The small parts: status patches, what is kept of objects, stores, tokens, health, logs."""
 
 import base64
 import json
 import logging
-import ssl
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
 
-from rectrain_api.errors import UsageError
 from rectrain_api.status import Phase, Progress, RecTrainingJobStatus
 from rectrain_operator import paths
-from rectrain_operator.certs import Certificates
 from rectrain_operator.cluster import Cluster, JobSink, PodSink
-from rectrain_operator.events import NOTE_BYTES, build_event
+from rectrain_operator.events import NOTE_BYTES, build_event, reference_of
 from rectrain_operator.keys import JobKey
 from rectrain_operator.limits import WriteLimits
 from rectrain_operator.logs import JsonFormatter
@@ -197,45 +191,6 @@ def test_a_list_of_one_namespace_says_nothing_of_another() -> None:
     assert not known.pods.of(KEY)[0].gone
 
 
-def test_certificates_are_kept_and_renewed(tmp_path: Path) -> None:
-    folder = tmp_path / "state"
-    first = Certificates(folder, "127.0.0.1")
-    assert first.refresh(make.NOW)
-    again = Certificates(folder, "127.0.0.1")
-    assert not again.refresh(make.NOW)
-    assert again.ca_pem == first.ca_pem
-    assert (folder / "ca.key").stat().st_mode & 0o777 == 0o600
-    assert again.refresh(make.NOW + timedelta(days=61)), "the serving certificate is renewed in time"
-    assert again.ca_pem == first.ca_pem, "under the same CA"
-    assert again.refresh(make.NOW + timedelta(days=3650))
-    assert again.ca_pem != first.ca_pem
-
-
-def test_a_certificate_for_another_host_is_made_anew(tmp_path: Path) -> None:
-    Certificates(tmp_path, "127.0.0.1").refresh(make.NOW)
-    named = Certificates(tmp_path, "operator.svc")
-    assert named.refresh(make.NOW)
-    certificate = x509.load_pem_x509_certificate((tmp_path / "serving.crt").read_bytes())
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.DNSName) == ["operator.svc"]
-    ssl.create_default_context(cadata=named.ca_pem)
-
-
-def test_a_half_written_pair_is_made_anew(tmp_path: Path) -> None:
-    made = Certificates(tmp_path, "127.0.0.1")
-    made.refresh(make.NOW)
-    other = Certificates(tmp_path / "other", "127.0.0.1")
-    other.refresh(make.NOW)
-    (tmp_path / "ca.key").write_bytes((tmp_path / "other" / "ca.key").read_bytes())
-    assert made.refresh(make.NOW)
-
-
-def test_a_state_folder_that_cannot_be_used(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="--state-dir"):
-        Certificates(tmp_path / "file", "127.0.0.1").refresh(make.NOW)
-
-
 class Reviews:
     """Stands in for the API server's answers to TokenReviews: the one part here that isn't the real thing,
     because only so can the number of questions be seen."""
@@ -330,10 +285,14 @@ def test_a_slow_feed_is_no_dead_feed() -> None:
 
 def test_an_event_has_one_name_and_a_bounded_note() -> None:
     note = EventNote("Warning", "Failed", "ü" * 2000, "key")
-    first, second = (build_event(make.run(), note, instance="host", now=make.NOW) for _ in range(2))
+    first, second = (
+        build_event(reference_of(make.run()), note, instance="host", now=make.NOW) for _ in range(2)
+    )
     assert first == second
     assert len(first["note"].encode()) <= NOTE_BYTES
-    other = build_event(make.run(), EventNote("Warning", "Failed", "m", "other"), instance="h", now=make.NOW)
+    other = build_event(
+        reference_of(make.run()), EventNote("Warning", "Failed", "m", "other"), instance="h", now=make.NOW
+    )
     assert other["metadata"]["name"] != first["metadata"]["name"]
 
 
