@@ -101,6 +101,13 @@ def test_what_is_no_kubeconfig(tmp_path: Path, content: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("secret", ["", "name", "space/", "space/Name", "a/b/c", "Space/name"])
+def test_a_secret_that_cannot_be_named(secret: str) -> None:
+    done = command("run", "--report-url", "https://host:1", "--certificate-secret", secret)
+    assert done.returncode == 64
+    assert f'--certificate-secret "{secret}" must look like NAMESPACE/NAME' in done.stderr
+
+
 def test_a_wrong_command_line() -> None:
     assert command("run", "--nosuch").returncode == 64
     assert command("--help").returncode == 0
