@@ -16,7 +16,7 @@ from rectrain_api.base import ApiModel
 from rectrain_api.overrides import apply_overrides
 from rectrain_api.presets import load
 from rectrain_api.schema import parse_quantity
-from rectrain_api.spec import RecTrainingJob, TrainingSpec
+from rectrain_api.spec import CacheSpec, RecTrainingJob, TrainingSpec
 
 PLAN_VERSION = 1
 FROM_LABELS = "FromLabels"
@@ -133,6 +133,11 @@ class RunPlan(ApiModel):
         return json.dumps(self.to_dict(), sort_keys=True, indent=2, ensure_ascii=False)
 
 
+def _cache_bytes(cache: CacheSpec | None) -> int | None:
+    """Of the pod's own disk; None where nothing bounds it, as on a shared volume."""
+    return None if cache is None or cache.size is None else int(parse_quantity(cache.size))
+
+
 def plan(job: RecTrainingJob) -> RunPlan:
     """The run plan of a manifest. Pure.
 
@@ -156,7 +161,7 @@ def plan(job: RecTrainingJob) -> RunPlan:
             eval=spec.data.eval.rstrip("/") if spec.data.eval else None,
             eval_fraction=spec.data.eval_fraction,
             dictionary=spec.data.dictionary,
-            cache_bytes=int(parse_quantity(spec.data.cache.size)) if spec.data.cache else None,
+            cache_bytes=_cache_bytes(spec.data.cache),
         ),
         training=_training(
             spec.training, epochs=preset.epochs, batch_size=preset.batch_size, lr=preset.learning_rate

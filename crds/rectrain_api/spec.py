@@ -4,9 +4,9 @@ The only source of the CRD's schema (`rectrain_api.crd`), of its defaults and it
 `plan()` on a laptop and by the operator's child builders. A field is here when it works.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from rectrain_api.base import ApiModel
 from rectrain_api.schema import Cel, IntOrString, Matches, Quantity
@@ -34,6 +34,12 @@ _EVAL_INTERVAL = IntOrString(
 )
 
 
+_ONE_CACHE = Cel(
+    rule="has(self.size) != has(self.claimName)",
+    message="data.cache has either a size (the pod's own disk) or a claimName (a volume that runs share)",
+)
+
+
 class ModelSpec(ApiModel):
     """Which model is trained."""
 
@@ -52,14 +58,33 @@ class ModelSpec(ApiModel):
 
 
 class CacheSpec(ApiModel):
-    """Where staged data lies while the pod runs."""
+    """Where staged data lies while the pod runs: on the pod's own disk, or on a volume that runs share."""
+
+    model_config = {
+        **ApiModel.model_config,
+        "json_schema_extra": {"x-kubernetes-validations": [{**_ONE_CACHE.as_json()}]},
+    }
 
     size: Annotated[
-        Quantity,
+        Quantity | None,
         Field(
-            description="Bound of the staged data, such as 20Gi; the emptyDir gets 2Gi more, for checkpoints."
+            description="Bound of the staged data on the pod's own disk, such as 20Gi; the emptyDir gets "
+            "2Gi more, for checkpoints."
         ),
-    ]
+    ] = None
+    claim_name: Annotated[
+        ShortText | None,
+        Field(
+            description="A PersistentVolumeClaim that keeps packed sets by their content, shared by runs: "
+            "what one has staged, the next finds there. Nothing is ever deleted from it."
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.size is None) == (self.claim_name is None):
+            raise ValueError(_ONE_CACHE.message)
+        return self
 
 
 class DataSpec(ApiModel):
@@ -99,7 +124,7 @@ class DataSpec(ApiModel):
     ] = "FromLabels"
     cache: Annotated[
         CacheSpec | None,
-        Field(description="Bound the disk that staged data may take. Left out: what the node has."),
+        Field(description="Where staged data lies. Left out: on the node's disk, as much as it has."),
     ] = None
 
 

@@ -30,6 +30,8 @@ class PodEnvironment:
 
     work_dir: Path | None
     """None: nobody chose one."""
+    cache_dir: Path | None
+    """Of a volume that runs share; None: the data is staged into the work folder."""
     termination_log: Path | None
     report: ReportTarget | None
     in_pod: bool
@@ -43,9 +45,10 @@ class PodEnvironment:
         """From `os.environ`, or from what a test gives."""
         env = os.environ if env is None else env
         in_pod = bool(env.get("RECTRAIN_POD_UID"))
-        work_dir = env.get("RECTRAIN_WORK_DIR")
+        work_dir, cache_dir = env.get("RECTRAIN_WORK_DIR"), env.get("RECTRAIN_CACHE_DIR")
         return cls(
             work_dir=Path(work_dir) if work_dir else (POD_WORK_DIR if in_pod else None),
+            cache_dir=Path(cache_dir) if cache_dir else None,
             termination_log=_termination_log(env.get("RECTRAIN_TERMINATION_LOG"), in_pod),
             report=_report_target(env),
             in_pod=in_pod,

@@ -91,7 +91,7 @@ class Run:
         self.interrupt.check()  # between stages, for a signal whose exception got lost in a library
         self._prepare()
         self.interrupt.check()
-        staged = stage(self.plan, self._open, self.work_dir / "data", self.board)
+        staged = stage(self.plan, self._open, self.work_dir / "data", self.board, self.pod.cache_dir)
         self.interrupt.check()
         recipe = check_data(self.plan, staged, self.board)
         self.interrupt.check()

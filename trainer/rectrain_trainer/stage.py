@@ -2,7 +2,7 @@
 
 Called by the run. First what is needed is learnt (a packed set's index, or a label file and a list of the
 objects beside it), then the disk is checked, then everything is fetched at once, bounded. What an earlier
-pod left on the same disk is used if it is whole.
+pod left on the same disk, or another run on a shared volume (`cache`), is used if it is whole.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rectrain_api.errors import DatasetInvalid, InputMissing
+from rectrain_api.errors import DatasetInvalid, InputMissing, InvalidSpec
 from rectrain_api.plan import FROM_LABELS, DataPlan, RunPlan
 from rectrain_api.report import Stage
 from rectrain_data import dictionary as dictionaries
@@ -25,6 +25,7 @@ from rectrain_data.packed import INDEX, read_index
 from rectrain_data.split import EVAL, TRAIN, Split
 from rectrain_data.transfer import Download, Store, sha256_file, split_uri
 from rectrain_trainer.board import Board
+from rectrain_trainer.cache import PARALLEL, SharedCache
 from rectrain_trainer.disk import check_room, human
 from rectrain_trainer.sources import StagedSource, Whole, open_set, wholes_of
 from rectrain_trainer.uris import UriMap
@@ -32,7 +33,6 @@ from rectrain_trainer.uris import UriMap
 log = logging.getLogger(__name__)
 
 OpenStore = Callable[[str], Store]
-PARALLEL: Final = 32
 _TELL_EVERY_S: Final = 1.0
 
 
@@ -62,10 +62,13 @@ class _Set:
     downloads: list[Download]
 
 
-def stage(plan: RunPlan, open_store: OpenStore, folder: Path, board: Board) -> Staged:
-    """Fetch the data of a plan into `folder`.
+def stage(
+    plan: RunPlan, open_store: OpenStore, folder: Path, board: Board, cache: Path | None = None
+) -> Staged:
+    """Fetch the data of a plan into `folder`; packed sets into `cache`, if there is one.
 
     Raises:
+        InvalidSpec: a set that isn't packed was to be cached.
         InputMissing, PermissionRefused, StoreUnavailable: naming the object.
         DatasetInvalid: a label file, index or dictionary isn't what it should be.
         DiskTooSmall: before anything large is fetched.
@@ -77,7 +80,11 @@ def stage(plan: RunPlan, open_store: OpenStore, folder: Path, board: Board) -> S
         wanted: list[Split] = [TRAIN] if data.eval else [TRAIN, EVAL]
         train = _learn("train", data.train, wanted, open_store, folder / "train", uris)
         held_out = _learn("eval", data.eval, [EVAL], open_store, folder / "eval", uris) if data.eval else None
-        _fetch([train, *([held_out] if held_out else [])], folder, data.cache_bytes, board)
+        sets = [train, *([held_out] if held_out else [])]
+        if cache is None:
+            _fetch(sets, folder, data.cache_bytes, board)
+        else:
+            _fetch_shared(sets, SharedCache(cache, board), board)
         sources = _sources(data, train, held_out)
         dictionary = _dictionary(data, open_store, sources, folder, uris)
     board.say("")
@@ -152,9 +159,30 @@ def _fetch(sets: list[_Set], folder: Path, limit: int | None, board: Board) -> N
     started = time.monotonic()
     for store, downloads in todo:
         store.download_all(downloads, limit=PARALLEL, progress=meter.add)
-    took = max(time.monotonic() - started, 1e-3)
-    kept = f", {human(whole - needed)} were here already" if whole > needed else ""
-    log.info("Staged %s in %.1f s (%s/s)%s.", human(needed), took, human(needed / took), kept)
+    _log_staged(needed, whole, time.monotonic() - started)
+
+
+def _fetch_shared(sets: list[_Set], cache: SharedCache, board: Board) -> None:
+    """Everything that isn't on the shared volume yet."""
+    loose = next((one for one in sets if not one.packed), None)
+    if loose is not None:
+        raise InvalidSpec(
+            f"data.cache.claimName keeps packed sets, and {loose.store.uri_of(loose.path.name)} is a label "
+            "file: pack it (rectrain-data pack), or use data.cache.size."
+        )
+    needed = sum(d.size or 0 for one in sets for d in cache.missing(one.downloads))
+    whole = sum(d.size or 0 for one in sets for d in one.downloads)
+    meter = _Meter(needed, board)
+    started = time.monotonic()
+    for one in sets:
+        cache.fetch(one.store, one.downloads, meter.add)
+    _log_staged(needed, whole, time.monotonic() - started)
+
+
+def _log_staged(fetched: int, whole: int, took_s: float) -> None:
+    rate = human(fetched / max(took_s, 1e-3))
+    kept = f", {human(whole - fetched)} were here already" if whole > fetched else ""
+    log.info("Staged %s in %.1f s (%s/s)%s.", human(fetched), took_s, rate, kept)
 
 
 def _is_whole(item: Download) -> bool:

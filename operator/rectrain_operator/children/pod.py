@@ -15,6 +15,7 @@ from rectrain_operator.views import JOB_UID_LABEL, TRAINER
 
 USER: Final = 65532
 WORK_DIR: Final = "/var/lib/rectrain"
+CACHE_DIR: Final = "/var/cache/rectrain"
 PLAN_DIR: Final = "/etc/rectrain/plan"
 CA_DIR: Final = "/etc/rectrain/ca"
 TOKEN_DIR: Final = "/var/run/secrets/rectrain"  # noqa: S105 - a path
@@ -80,6 +81,8 @@ def _container(job: RecTrainingJob, settings: PodSettings) -> dict[str, Any]:
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - inside the pod
         ],
     }
+    if _claim(job):
+        container["volumeMounts"].append({"name": "cache", "mountPath": CACHE_DIR})
     if secret := job.spec.s3.credentials_secret:
         # By envFrom, so that a missing Secret is the pod's waiting reason, which status shows.
         container["envFrom"] = [{"secretRef": {"name": secret.name}}]
@@ -98,6 +101,7 @@ def _environment(job: RecTrainingJob, settings: PodSettings) -> list[dict[str, A
         "RECTRAIN_NAMESPACE": job.metadata.namespace,
         "RECTRAIN_NAME": job.metadata.name,
         "RECTRAIN_WORK_DIR": WORK_DIR,
+        **({"RECTRAIN_CACHE_DIR": CACHE_DIR} if _claim(job) else {}),
         "RECTRAIN_REPORT_URL": settings.report_url,
         "RECTRAIN_REPORT_CA": f"{CA_DIR}/{CA_KEY}",
         "RECTRAIN_TOKEN_FILE": f"{TOKEN_DIR}/token",
@@ -124,7 +128,10 @@ def _volumes(job: RecTrainingJob, plan: RunPlan) -> list[dict[str, Any]]:
         "expirationSeconds": TOKEN_SECONDS,
         "path": "token",
     }
+    claim = _claim(job)
+    shared = [{"name": "cache", "persistentVolumeClaim": {"claimName": claim}}] if claim else []
     return [
+        *shared,
         {"name": "plan", "configMap": {"name": plan_name(name)}},
         {"name": "ca", "configMap": {"name": ca_name(name)}},
         {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}},
@@ -132,3 +139,8 @@ def _volumes(job: RecTrainingJob, plan: RunPlan) -> list[dict[str, Any]]:
         {"name": "tmp", "emptyDir": {}},
         {"name": "shm", "emptyDir": {"medium": "Memory"}},
     ]
+
+
+def _claim(job: RecTrainingJob) -> str | None:
+    """The volume of staged data that this run shares with others."""
+    return job.spec.data.cache.claim_name if job.spec.data.cache else None

@@ -30,6 +30,10 @@ BAD = [
         "a number with an optional unit, such as 500m, 4 or 20Gi",
         id="size",
     ),
+    pytest.param("spec.data.cache", {}, "either a size (the pod's own disk) or a claimName", id="no-cache"),
+    pytest.param(
+        "spec.data.cache", {"size": "1Gi", "claimName": "x"}, "either a size (the pod's own", id="both-caches"
+    ),
     pytest.param("spec.training", {"epochs": 0}, "should be greater than or equal to 1", id="epochs"),
     pytest.param("spec.training", {"batchSize": -1}, "should be greater than or equal to 1", id="batch"),
     pytest.param("spec.training", {"learningRate": "high"}, "must be of type number", id="rate"),

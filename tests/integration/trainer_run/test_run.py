@@ -12,6 +12,7 @@ from rectrain_api.plan import plan as plan_of
 from rectrain_api.records import AttemptEnd, BestRecord, CheckpointRecord, FinalRecord, RunLog
 from rectrain_api.report import Stage
 from rectrain_api.spec import RecTrainingJob
+from rectrain_data.transfer import sha256_file
 from tests.integration.trainer_run.conftest import Place, Trainer
 from tests.support.report_server import ReportServer, make_certificate
 
@@ -125,6 +126,22 @@ def test_a_check_leaves_no_trace(trainer: Trainer, place: Place, manifest: Manif
     ended = trainer.start_with(["check", "-f", job]).wait()
     assert (ended.code, ended.result["reason"]) == (0, "Checked"), ended.errors
     assert place.store.list_keys("") == []
+
+
+def test_a_second_run_over_a_shared_volume_downloads_nothing(
+    trainer: Trainer, manifest: Manifest, tmp_path: Path
+) -> None:
+    job = tmp_job(trainer, manifest(data={"cache": {"claimName": "sets"}}))
+    first, second = (
+        trainer.start_with(["check", "-f", job], RECTRAIN_CACHE_DIR=str(tmp_path / "volume")).wait()
+        for _ in range(2)
+    )
+    assert (first.code, second.code) == (0, 0), second.errors
+    assert "were here already" not in first.errors
+    assert "Staged 0 B in" in second.errors
+    kept = {p.name for p in (tmp_path / "volume" / "sha256").iterdir() if p.suffix != ".lock"}
+    assert kept
+    assert all(sha256_file(tmp_path / "volume" / "sha256" / name) == name for name in kept)
 
 
 def tmp_job(trainer: Trainer, manifest: dict[str, Any]) -> str:

@@ -69,6 +69,17 @@ def test_cache_size_in_bytes() -> None:
     assert plan(job(data={"train": "s3://data/x", "cache": {"size": "2Gi"}})).data.cache_bytes == 2 * 2**30
 
 
+def test_a_shared_volume_bounds_nothing() -> None:
+    data = {"train": "s3://data/x", "cache": {"claimName": "sets"}}
+    assert plan(job(data=data)).data.cache_bytes is None
+
+
+@pytest.mark.parametrize("cache", [{}, {"size": "1Gi", "claimName": "sets"}])
+def test_a_cache_is_one_of_two(cache: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"either a size .* or a claimName"):
+        job(data={"train": "s3://data/x", "cache": cache})
+
+
 def test_run_json_round_trips_byte_for_byte() -> None:
     text = plan(job()).to_json()
     assert RunPlan.model_validate_json(text).to_json() == text

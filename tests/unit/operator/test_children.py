@@ -189,6 +189,18 @@ def test_the_smallest_manifest() -> None:
     assert volumes["work"] == {"name": "work", "emptyDir": {}}
 
 
+def test_a_shared_volume_is_mounted() -> None:
+    children = built("minimal.yaml", data={"train": "s3://data/set", "cache": {"claimName": "sets"}})
+    volumes = {v["name"]: v for v in template(children)["spec"]["volumes"]}
+    assert volumes["cache"] == {"name": "cache", "persistentVolumeClaim": {"claimName": "sets"}}
+    assert volumes["work"] == {"name": "work", "emptyDir": {}}
+    assert {"name": "cache", "mountPath": "/var/cache/rectrain"} in container(children)["volumeMounts"]
+    assert environment(children)["RECTRAIN_CACHE_DIR"] == "/var/cache/rectrain"
+    without = built("minimal.yaml")
+    assert "cache" not in {m["name"] for m in container(without)["volumeMounts"]}
+    assert "RECTRAIN_CACHE_DIR" not in environment(without)
+
+
 @pytest.mark.parametrize("name", ["minimal.yaml", "full.yaml"])
 def test_the_service_names_pods_before_they_are_ready(name: str) -> None:
     (service,) = [c for c in built(name).values() if c["kind"] == "Service"]
