@@ -14,7 +14,7 @@ CONSUMER := $(VENV)/consumer
 PIP := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt \
   PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
 
-.PHONY: help demo test check bench chaos crds clean setup
+.PHONY: help demo test check bench chaos crds images clean setup
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -51,11 +51,16 @@ check: $(READY) ## Lint, types, import contracts, generated files
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m rectrain_api.crd --check
+	@$(BIN)/python -m charts.generate --check
 	@test ! -e operator/__init__.py || { \
 	  echo "operator/__init__.py shadows the standard library's operator: remove it." >&2; exit 1; }
 
-crds: $(READY) ## Write crds/rectrainingjobs.yaml from the models
+crds: $(READY) ## Write the CRD and the chart's generated files from the models
 	@$(BIN)/python -m rectrain_api.crd
+	@$(BIN)/python -m charts.generate
+
+images: ## Build the images rectrain-operator and rectrain-trainer with docker, podman or buildah
+	@images/build
 
 bench: $(READY) ## Measure: one JSON line a figure, with its baseline
 	@$(BIN)/rectrain-local prepare >&2

@@ -23,7 +23,7 @@ from rich.console import Console
 from rectrain_local import background, signals, state
 from rectrain_local.assets.bubblewrap import check_sandbox, find_bubblewrap
 from rectrain_local.assets.cache import Cache, cache_root
-from rectrain_local.assets.makers import default_makers
+from rectrain_local.assets.makers import default_makers, find_helm
 from rectrain_local.assets.resolve import Binaries, resolve_binaries
 from rectrain_local.cluster import WHAT_IT_IS, Cluster, ClusterSpec
 from rectrain_local.command import run_command
@@ -92,9 +92,12 @@ def _programs(nodes: int) -> tuple[Binaries, Path | None]:
 
 
 def _command_environment(cluster: Mapping[str, str]) -> dict[str, str]:
-    """The user's own, pointed at the cluster, with kubectl and our other commands first on PATH."""
+    """The user's own, pointed at the cluster, with kubectl and our other commands first on PATH; our helm is
+    last, if `prepare` has made it.
+    """
     own = {name: value for name, value in os.environ.items() if name not in MISLEADING}
-    path = f"{sysconfig.get_path('scripts')}:{os.environ.get('PATH', os.defpath)}"
+    helm = Cache(cache_root()).place("helm").parent
+    path = f"{sysconfig.get_path('scripts')}:{os.environ.get('PATH', os.defpath)}:{helm}"
     return {**own, **cluster, "PATH": path}
 
 
@@ -179,9 +182,10 @@ def status(state_: State = None) -> None:
 
 @app.command()
 def prepare() -> None:
-    """Get the programs of a cluster (download or build them) and check that nodes can run here."""
+    """Get the programs of a cluster, and helm (download or build them); check that nodes can run here."""
     binaries, bwrap = _programs(nodes=1)
-    for path in (*binaries.programs.values(), binaries.kubectl, binaries.weed, bwrap):
+    helm = find_helm(Cache(cache_root()), Progress())
+    for path in (*binaries.programs.values(), binaries.kubectl, binaries.weed, bwrap, helm):
         _out(str(path))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rectrain_local.assets.versions import ETCD, KUBERNETES, architecture
+from rectrain_local.assets.versions import ETCD, HELM, HELM_3, KUBERNETES, architecture
 
 
 def cache_root() -> Path:
@@ -31,7 +31,13 @@ class Cache:
 
     def place(self, program: str) -> Path:
         """Where PROGRAM of the pinned version lies, or would."""
-        version = {"etcd": f"etcd-{ETCD}", "bwrap": "bubblewrap"}.get(program, f"kubernetes-{KUBERNETES}")
+        others = {
+            "bwrap": "bubblewrap",
+            "etcd": f"etcd-{ETCD}",
+            "helm": f"helm-{HELM}",
+            "helm3": f"helm-{HELM_3}",
+        }
+        version = others.get(program, f"kubernetes-{KUBERNETES}")
         return self.root / f"{version}-linux-{architecture()}" / program
 
     def find(self, program: str) -> Path | None:

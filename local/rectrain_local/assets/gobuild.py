@@ -1,4 +1,4 @@
-"""Builds the control plane from source with a Go toolchain, from the modules that `local/go.mod` pins.
+"""Builds the control plane, and helm, with a Go toolchain from the modules that `local/**/go.mod` pins.
 
 Called by `resolve` as the last way, since it takes some nine minutes on two cores, once. `go` starts many
 compilers, so it runs under the guard of `launch.py`: a killed command leaves none of them behind. What it has
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from rectrain_local.assets.resolve import WayFailed
-from rectrain_local.assets.versions import KUBERNETES, minor
+from rectrain_local.assets.versions import HELM, HELM_3, KUBERNETES, minor
 from rectrain_local.processes import launcher_argv
 from rectrain_local.progress import Progress
 
@@ -53,6 +53,14 @@ BUILDS: Final = (
             for program in ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
         ),
         f"-s -w {_VERSION_FLAGS}",
+    ),
+    Build(
+        "helm",
+        (("helm", "helm.sh/helm/v4/cmd/helm"), ("helm3", "helm.sh/helm/v3/cmd/helm")),
+        f"-s -w -X helm.sh/helm/v4/internal/version.version={HELM} "
+        f"-X helm.sh/helm/v3/internal/version.version={HELM_3} "
+        f"-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor={_MAJOR} "
+        f"-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor={_MINOR}",
     ),
 )
 

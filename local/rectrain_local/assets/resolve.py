@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rectrain_local.assets.cache import Cache
-from rectrain_local.assets.versions import KUBERNETES, PROGRAMS, minor, wanted_line
+from rectrain_local.assets.versions import KUBERNETES, PROGRAMS, TOOLS, minor, wanted_line
 from rectrain_local.errors import AssetsUnavailable
 from rectrain_local.progress import Progress
 
@@ -106,6 +106,11 @@ def resolve_programs(cache: Cache, makers: Sequence[Maker], progress: Progress) 
     return found
 
 
+def resolve_tool(program: str, cache: Cache, makers: Sequence[Maker], progress: Progress) -> Path:
+    """One of TOOLS from the cache, made if need be. Raises AssetsUnavailable."""
+    return cache.find(program) or _make([program], cache, makers, progress)[program]
+
+
 def _make(missing: list[str], cache: Cache, makers: Sequence[Maker], progress: Progress) -> dict[str, Path]:
     found: dict[str, Path] = {}
     reasons: list[str] = []
@@ -137,6 +142,11 @@ def _make(missing: list[str], cache: Cache, makers: Sequence[Maker], progress: P
 
 def _ways_out(left: list[str], cache: Cache, reasons: list[str]) -> str:
     tried = "".join(f"\n  - {reason}" for reason in reasons)
+    if left[0] in TOOLS:
+        return (
+            f"{left[0]} can't be had. Put helm 3 or 4 on PATH, or install a Go toolchain and let it reach a "
+            f"module proxy (GOPROXY). Tried:{tried or ' nothing'}"
+        )
     return (
         f"{', '.join(left)} of Kubernetes {minor(KUBERNETES)} can't be had. Any one of these helps: "
         f"set {ASSETS_VARIABLE} to a folder that holds them; put them on PATH; copy them to "

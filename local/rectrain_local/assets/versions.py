@@ -7,8 +7,12 @@ from typing import Final
 
 KUBERNETES: Final = "v1.37.2"
 ETCD: Final = "v3.7.3"
+HELM: Final = "v4.3.1"
+HELM_3: Final = "v3.22.0"
 KUBERNETES_PROGRAMS: Final = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 PROGRAMS: Final = ("etcd", *KUBERNETES_PROGRAMS)
+TOOLS: Final = ("helm", "helm3")
+"""Not of the cluster, but run against it; helm3 is helm of the major version before."""
 
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "s390x": "s390x"}
 
