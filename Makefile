@@ -39,6 +39,7 @@ $(CONSUMER)/.ready: tests/e2e/consumer.txt | $(READY)
 	@touch $@
 
 demo: $(READY) ## Start a cluster, train a digit reader on it, show the result (KEEP=1 leaves it running until Ctrl-C)
+	@$(BIN)/rectrain-local prepare > /dev/null
 	@$(BIN)/python examples/demo.py $(if $(KEEP),--keep)
 
 test: $(READY) $(CONSUMER)/.ready ## Run every test

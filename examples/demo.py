@@ -11,14 +11,12 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +29,9 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 BUCKET = "rectrain-demo"
-IMAGE = "rectrain-trainer:local"
+IMAGES = ("rectrain-operator:local", "rectrain-trainer:local")
 OPERATOR_NAMESPACE = "rectrain-system"
+RELEASE = "rectrain-operator"
 SHOWN = ("PHASE", "PROGRESS", "EPOCH", "ACC", "LOSS", "ETA", "CKPT-AGE")
 DEADLINE_S = 900
 ACCURACY_WANTED = 0.95
@@ -85,79 +84,32 @@ def prepare_data(work: Path, count: int, seed: int) -> Path:
     return packed
 
 
-def install(work: Path) -> Path:
-    """CRD, the operator's service account, the credentials Secret; the operator's kubeconfig."""
-    say("Installing the CRD and the operator's service account")
-    run("kubectl", "apply", "--server-side", "-f", str(ROOT / "crds" / "rectrainingjobs.yaml"))
-    run("kubectl", "wait", "--for=condition=Established", "crd/rectrainingjobs.rectrain.dev", "--timeout=30s")
-    run("kubectl", "apply", "-f", "-", stdin=run("rectrain-operator", "manifests"))
+def install(*options: str, namespace: str = "default") -> None:
+    """The operator by its chart, and the credentials Secret of a namespace. Twice does no harm.
+
+    `options` go to helm; the images are those of the process node unless they say otherwise.
+    """
+    if shutil.which("helm") is None:
+        raise DemoFailed("helm isn't on PATH: `rectrain-local prepare` makes one, or install helm 3 or 4.")
+    say("Installing the operator by its chart (helm upgrade --install)")
+    run(
+        "helm", "upgrade", "--install", RELEASE, str(ROOT / "charts" / "rectrain-operator"),
+        "--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait", "--timeout", "3m",
+        "--set", "image.tag=local", "--set", "trainerImage.tag=local", "--take-ownership", *options,
+    )  # fmt: skip
     keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3")
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": "s3-credentials", "namespace": "default"},
+        "metadata": {"name": "s3-credentials", "namespace": namespace},
         "stringData": {k: os.environ[k] for k in keys if k in os.environ},
     }
     run("kubectl", "apply", "-f", "-", stdin=json.dumps(secret))
-    token = run(
-        "kubectl", "create", "token", "rectrain-operator", "-n", OPERATOR_NAMESPACE, "--duration=24h"
-    ).strip()
-    view = json.loads(run("kubectl", "config", "view", "--raw", "--flatten", "-o", "json"))
-    view["users"] = [{"name": "operator", "user": {"token": token}}]
-    view["contexts"] = [
-        {"name": "operator", "context": {"cluster": view["clusters"][0]["name"], "user": "operator"}}
-    ]
-    view["current-context"] = "operator"
-    path = work / "operator.kubeconfig"
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(view))
-    return path
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on just now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-@dataclass(frozen=True)
-class Operator:
-    """A running operator and its log file."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-
-
-@contextlib.contextmanager
-def operator(work: Path, kubeconfig: Path, report_port: int | None = None) -> Iterator[Operator]:
-    """The operator as a host process, with its own service account's rights.
-
-    One that is started again listens where the running pods report: give it the same port.
-    """
-    log = work / "operator.log"
-    report, health = report_port or free_port(), free_port()
-    say(f"Starting the operator (log: {log})")
-    with log.open("ab") as out:
-        process = subprocess.Popen(
-            [
-                BIN / "rectrain-operator", "run",
-                "--kubeconfig", kubeconfig,
-                "--report-url", f"https://127.0.0.1:{report}", "--report-host", "127.0.0.1",
-                "--health-port", str(health),
-                "--state-dir", work / "operator",
-                "--trainer-image", IMAGE,
-            ],
-            stdout=out, stderr=out, env={k: v for k, v in os.environ.items() if k != "KUBECONFIG"},
-        )  # fmt: skip
-        try:
-            yield Operator(process, log)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+def operator_log(lines: int) -> str:
+    """The operator's last words."""
+    return run("kubectl", "-n", OPERATOR_NAMESPACE, "logs", f"deployment/{RELEASE}", f"--tail={lines}")
 
 
 def kubectl_row(name: str) -> dict[str, str]:
@@ -185,7 +137,7 @@ def picture(name: str, row: dict[str, str], message: str) -> Table:
     return table
 
 
-def follow(name: str, operator_log: Path) -> dict[str, Any]:
+def follow(name: str) -> dict[str, Any]:
     """Show the run until it ends; its last status."""
     say("kubectl apply -f examples/digits/")
     run("kubectl", "apply", "-f", str(ROOT / "examples" / "digits"))
@@ -203,9 +155,7 @@ def follow(name: str, operator_log: Path) -> dict[str, Any]:
             if status.get("phase") in ("Succeeded", "Failed"):
                 return status
             time.sleep(1)
-    raise DemoFailed(
-        f"{name} hasn't ended after {DEADLINE_S} s; look at {operator_log} and kubectl logs job/{name}."
-    )
+    raise DemoFailed(f"{name} hasn't ended after {DEADLINE_S} s: {status.get('message', 'no message')}")
 
 
 def held_out(packed: Path, folder: Path, count: int) -> list[tuple[Path, str]]:
@@ -282,6 +232,7 @@ def next_commands(name: str, place: str) -> None:
         f"    kubectl describe rectrainingjob {name}\n"
         f"    kubectl logs job/{name}\n"
         "    kubectl explain rectrainingjob.spec\n"
+        f"    kubectl -n {OPERATOR_NAMESPACE} logs deployment/{RELEASE}\n"
         f"    rectrain-trainer predict {place}/export IMAGE.png"
     )
 
@@ -289,24 +240,24 @@ def next_commands(name: str, place: str) -> None:
 def demo(work: Path, count: int, seed: int, keep: bool) -> None:
     """All of it. Raises DemoFailed."""
     packed = prepare_data(work, count, seed)
-    kubeconfig = install(work)
-    with operator(work, kubeconfig) as running:
-        status = follow("digits", running.log)
-        show_result("digits", status, packed, work)
-        next_commands("digits", f"s3://{BUCKET}/runs/digits")
-        if keep:
-            console.print(
-                "\nEverything is still running. In another terminal:\n"
-                f"    export KUBECONFIG={os.environ['KUBECONFIG']} PATH={BIN}:$PATH\n"
-                "Ctrl-C here stops it all."
-            )
-            with contextlib.suppress(KeyboardInterrupt):
-                signal.pause()
+    install()
+    status = follow("digits")
+    show_result("digits", status, packed, work)
+    next_commands("digits", f"s3://{BUCKET}/runs/digits")
+    if keep:
+        console.print(
+            "\nEverything is still running. In another terminal:\n"
+            f"    export KUBECONFIG={os.environ['KUBECONFIG']} PATH={BIN}:$PATH\n"
+            "Ctrl-C here stops it all."
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
 
 
 def on_own_cluster(arguments: list[str]) -> int:
     """Start a cluster for this one command, and stop it whatever happens."""
-    command = [BIN / "rectrain-local", "exec", "--image", f"{IMAGE}={BIN.parent}", "--"]
+    images = [word for name in IMAGES for word in ("--image", f"{name}={BIN.parent}")]
+    command = [BIN / "rectrain-local", "exec", *images, "--"]
     return subprocess.run(
         [*command, sys.executable, __file__, "--inside", *arguments], check=False
     ).returncode
@@ -328,8 +279,8 @@ def main() -> int:
             demo(Path(work), args.count, args.seed, args.keep)
         except DemoFailed as e:
             console.print(f"[bold red]The demo failed:[/] {escape(str(e))}")
-            with contextlib.suppress(OSError):
-                tail = (Path(work) / "operator.log").read_text(errors="replace").splitlines()[-15:]
+            with contextlib.suppress(DemoFailed):
+                tail = operator_log(15).splitlines()
                 console.print("The operator's last lines:\n    " + "\n    ".join(tail), markup=False)
             return 1
         except KeyboardInterrupt:
