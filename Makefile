@@ -14,7 +14,7 @@ CONSUMER := $(VENV)/consumer
 PIP := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt \
   PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
 
-.PHONY: help demo test check bench chaos crds images clean setup
+.PHONY: help demo test check bench chaos test-real crds images clean setup
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -66,6 +66,9 @@ images: ## Build the images rectrain-operator and rectrain-trainer with docker, 
 bench: $(READY) ## Measure: one JSON line a figure, with its baseline
 	@$(BIN)/rectrain-local prepare >&2
 	@for b in tests/benchmarks/[a-z]*.py; do $(BIN)/python $$b; done
+
+test-real: $(READY) ## Run the tests that need kubelets, on a cluster of this machine (root) or a given one
+	@tests/real/run
 
 chaos: $(READY) ## Longer fault tests
 	@$(BIN)/rectrain-local prepare

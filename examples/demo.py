@@ -84,10 +84,11 @@ def prepare_data(work: Path, count: int, seed: int) -> Path:
     return packed
 
 
-def install(*options: str, namespace: str = "default") -> None:
+def install(*options: str, namespace: str = "default", endpoint: str | None = None) -> None:
     """The operator by its chart, and the credentials Secret of a namespace. Twice does no harm.
 
-    `options` go to helm; the images are those of the process node unless they say otherwise.
+    `options` go to helm; the images are those of the process node unless they say otherwise. `endpoint` is
+    that of S3 as pods reach it, where this process reaches it by another.
     """
     if shutil.which("helm") is None:
         raise DemoFailed("helm isn't on PATH: `rectrain-local prepare` makes one, or install helm 3 or 4.")
@@ -98,12 +99,14 @@ def install(*options: str, namespace: str = "default") -> None:
         "--set", "image.tag=local", "--set", "trainerImage.tag=local", "--take-ownership", *options,
     )  # fmt: skip
     keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3")
-    secret = {
+    secret: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": "s3-credentials", "namespace": namespace},
         "stringData": {k: os.environ[k] for k in keys if k in os.environ},
     }
+    if endpoint:
+        secret["stringData"]["AWS_ENDPOINT_URL_S3"] = endpoint
     run("kubectl", "apply", "-f", "-", stdin=json.dumps(secret))
 
 

@@ -73,6 +73,7 @@ class Reason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_UNAVAILABLE = "ImageUnavailable"
     CONTAINER_WAITING = "ContainerWaiting"
+    NODE_LOST = "NodeLost"
     TRAINING = "Training"
     RESTARTING = "Restarting"
     NOT_RUNNING = "NotRunning"

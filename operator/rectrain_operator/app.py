@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 CRD_PAUSE_S: Final = 1.0
 FEED_PAUSE_S: Final = 1.0
+FEED_LASTS_S: Final = 5.0
 
 
 class Operator:
@@ -105,12 +106,17 @@ class Operator:
             feed = asyncio.create_task(run_feed(self._settings, self._on_event), name="kopf")
             dead = asyncio.create_task(self._monitor.dead.wait(), name="kopf's health")
             try:
-                await asyncio.wait({feed, dead}, return_when=asyncio.FIRST_COMPLETED)
+                both = {feed, dead}
+                done, _ = await asyncio.wait(both, timeout=FEED_LASTS_S, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    self._monitor.broken = ""
+                    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for task in (feed, dead):
                     task.cancel()
                 results = await asyncio.gather(feed, dead, return_exceptions=True)
-            errors = [str(r) for r in results if isinstance(r, Exception)]
+            errors = [f"{type(r).__name__}: {r}" for r in results if isinstance(r, Exception)]
+            self._monitor.broken = errors[0] if errors else ""
             log.error("kopf's watch is dead, starting it anew", extra={"error": "; ".join(errors)})
             await asyncio.sleep(FEED_PAUSE_S)
 

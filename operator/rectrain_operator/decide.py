@@ -181,7 +181,7 @@ def _explain(
         return Explanation(phase, Reason.SUSPEND_REQUESTED, message)
     if pod is not None:
         stage = status.progress.stage if status.progress else None
-        return explain_pod(pod, stage=stage, said=said, interrupted=status.last_interruption)
+        return explain_pod(pod, stage=stage, said=said, interrupted=status.last_interruption, now=now)
     if done or any(p.phase == "Succeeded" for p in seen.pods):
         return Explanation(Phase.RUNNING, Reason.COMPLETED, "Finished; waiting for the Job to close.")
     ends = sum(1 for p in seen.pods if p.phase == "Failed")

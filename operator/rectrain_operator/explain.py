@@ -15,6 +15,8 @@ _IMAGE_WAITS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidIma
 NO_POD_PATIENCE_S: Final = 30.0
 BACKOFF_FIRST_S: Final = 10.0
 BACKOFF_LONGEST_S: Final = 600.0
+CONFIRMING: Final = timedelta(seconds=10)
+"""A kubelet that lives says within this time that a pod has gone."""
 _STAGE_SENTENCES: Final = {
     Stage.STAGING.value: "Fetching the data from S3.",
     Stage.CHECKING.value: "Checking the data.",
@@ -36,9 +38,12 @@ class Explanation:
 
 
 def explain_pod(
-    pod: PodView, *, stage: str | None, said: str, interrupted: Interruption | None
+    pod: PodView, *, stage: str | None, said: str, interrupted: Interruption | None, now: datetime
 ) -> Explanation:
     """A run with a pod that hasn't ended. `said` is the sentence of its last report."""
+    lost = _node_lost(pod, now)
+    if lost is not None:
+        return lost
     if pod.running:
         if stage in _PREPARING:
             reason = Reason.CHECKING if stage == Stage.CHECKING.value else Reason.STAGING
@@ -52,6 +57,31 @@ def explain_pod(
     elif interrupted:
         message = f"{message} (The last pod ended: {interrupted.reason}.)"
     return Explanation(phase, why, message)
+
+
+def _node_lost(pod: PodView, now: datetime) -> Explanation | None:
+    """A pod on a node that nobody hears: training may still go on there, so nothing replaces it yet.
+
+    Kubernetes deletes such a pod after a while (five minutes by default), but only its kubelet can confirm
+    that it is gone; with podReplacementPolicy Failed the Job waits for that.
+    """
+    due = from_text(pod.deletion)
+    if pod.node and due is not None and now > due + CONFIRMING:
+        message = (
+            f"Node {pod.node} doesn't confirm that the pod is gone, so it isn't replaced. If the node is lost: "
+            f"`kubectl delete node {pod.node}`; if its machine is surely off: `kubectl taint node {pod.node} "
+            "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute`. The run then resumes elsewhere."
+        )
+        return Explanation(Phase.RESTARTING, Reason.NODE_LOST, message)
+    if pod.running and pod.unheard:
+        until = f" Kubernetes gives the pod until {pod.deletion}." if pod.deletion else ""
+        message = (
+            f"Node {pod.node} hasn't been heard since {pod.unheard}.{until} If its machine is gone, "
+            f"`kubectl delete node {pod.node}` lets the run resume elsewhere at once."
+        )
+        again_s = (due + CONFIRMING - now).total_seconds() + 1 if due else None
+        return Explanation(Phase.RUNNING, Reason.NODE_LOST, message, again_s)
+    return None
 
 
 def explain_no_pod(

@@ -19,6 +19,8 @@ from rectrain_operator.keys import Manifest
 from rectrain_operator.settings import Settings
 
 STOP_S: Final = 5.0
+IDENTITY: Final: Any = "rectrain-operator"
+"""For kopf's log alone: asked for none, it looks up the user's name, and a container's user has none."""
 
 
 def build_registry(
@@ -118,6 +120,7 @@ async def _kopf(
         registry=build_registry(on_event, settings.kubeconfig),
         settings=operator_settings(),
         standalone=True,
+        identity=IDENTITY,
         stop_flag=stop,
         **scope,
     )

@@ -50,6 +50,8 @@ class Health:
         waits = [f"{w.kind} aren't listed yet" for w in self._watches if not w.synced.is_set()]
         if not self._resync.listed.is_set():
             waits.append("RecTrainingJobs aren't listed yet")
+        if self._monitor.broken:
+            waits.append(f"the watch of RecTrainingJobs ends at once: {self._monitor.broken}")
         return waits
 
     async def _healthz(self, request: web.Request) -> web.Response:

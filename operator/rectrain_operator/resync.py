@@ -33,6 +33,8 @@ class FeedMonitor:
         self.missing: tuple[JobKey, ...] = ()
         self.dead = asyncio.Event()
         """Set while kopf has missed something; `app` starts it anew."""
+        self.broken = ""
+        """Why kopf ended by itself; empty once it has lasted."""
 
     @property
     def waiting(self) -> bool:

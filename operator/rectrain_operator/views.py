@@ -74,6 +74,8 @@ class PodView:
     deletion: str = ""
     """deletionTimestamp: when it is to be gone at the latest."""
     running: bool = False
+    unheard: str = ""
+    """Since when its node hasn't been heard: the control plane, not the kubelet, calls it not ready."""
     terminated: Terminated | None = None
     waiting: Note | None = None
     unschedulable: Note | None = None
@@ -142,6 +144,7 @@ def pod_view(manifest: Manifest) -> PodView:
     state = _trainer_state(status)
     conditions = status.get("conditions") or []
     unschedulable = _condition(conditions, "PodScheduled", status="False")
+    unready = _condition(conditions, "Ready", status="False")
     return PodView(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -154,6 +157,8 @@ def pod_view(manifest: Manifest) -> PodView:
         node=manifest["spec"].get("nodeName") or "",
         deletion=metadata.get("deletionTimestamp") or "",
         running="running" in state,
+        # A kubelet gives a reason (ContainersNotReady, PodCompleted); the node controller gives none.
+        unheard=unready.time if unready and not unready.reason else "",
         terminated=_terminated(state),
         waiting=_note(state.get("waiting")),
         unschedulable=unschedulable if unschedulable and unschedulable.reason == "Unschedulable" else None,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from examples import demo
-from tests.e2e.conftest import Rig, failed_reason
+from tests.support.rig import Rig, failed_reason
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import pytest
 
 from examples import demo
 from rectrain_data.packed import PackedSet
-from tests.e2e.conftest import ROOT, DemoRun, Rig
+from tests.e2e.conftest import DemoRun
+from tests.support.rig import ROOT, Rig
 
 CONSUMER = ROOT / ".venv" / "consumer" / "bin" / "python"
 READER = """

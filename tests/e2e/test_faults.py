@@ -5,7 +5,7 @@ import signal
 from typing import Any
 
 from examples import demo
-from tests.e2e.conftest import Rig, failed_reason
+from tests.support.rig import Rig, failed_reason
 from tests.support.waiting import wait_until
 
 LONG = {"training.epochs": 6, "checkpoint.interval": 5}

@@ -49,6 +49,24 @@ def phase(of: Phase) -> RecTrainingJobStatus:
             id="no-node-fits",
         ),
         pytest.param(
+            seen(running(unheard=make.JUST_NOW)),
+            Phase.RUNNING,
+            "kubectl delete node node-1",
+            id="node-not-heard",
+        ),
+        pytest.param(
+            seen(running(deletion="2026-01-02T12:00:20Z")),
+            Phase.PREPARING,
+            "The trainer is starting.",
+            id="pod-being-deleted-in-time",
+        ),
+        pytest.param(
+            seen(running(deletion="2026-01-02T11:59:30Z")),
+            Phase.RESTARTING,
+            "node-1 doesn't confirm",
+            id="pod-not-gone-in-time",
+        ),
+        pytest.param(
             seen(pod(node="node-1", waiting=Note("ContainerCreating", ""))),
             Phase.PENDING,
             "node-1 is starting",
