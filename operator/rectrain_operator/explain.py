@@ -68,7 +68,7 @@ def _node_lost(pod: PodView, now: datetime) -> Explanation | None:
     due = from_text(pod.deletion)
     if pod.node and due is not None and now > due + CONFIRMING:
         message = (
-            f"Node {pod.node} doesn't confirm that the pod is gone, so it isn't replaced. If the node is lost: "
+            f"Node {pod.node} doesn't confirm that the pod is gone, so it isn't replaced. If it is lost, "
             f"`kubectl delete node {pod.node}`; if its machine is surely off: `kubectl taint node {pod.node} "
             "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute`. The run then resumes elsewhere."
         )

@@ -19,7 +19,7 @@ from rectrain_operator.keys import Manifest
 from rectrain_operator.settings import Settings
 
 STOP_S: Final = 5.0
-IDENTITY: Final: Any = "rectrain-operator"
+IDENTITY: Final[Any] = "rectrain-operator"
 """For kopf's log alone: asked for none, it looks up the user's name, and a container's user has none."""
 
 

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -84,11 +85,14 @@ def nodes(tmp_path_factory: pytest.TempPathFactory, cache: Cache) -> Iterator[No
         with s3_from_here(direct=script is not None) as endpoint:
             environment.setenv("AWS_ENDPOINT_URL_S3", endpoint)
             yield Nodes(names, script)
+        shutil.rmtree(f"/var/tmp/rectrain-test-{keys['AWS_ACCESS_KEY_ID']}", ignore_errors=True)
 
 
 def store(keys: dict[str, str]) -> None:
-    """SeaweedFS, answering."""
-    demo.run("kubectl", "apply", "-f", str(HERE / "storage.yaml"))
+    """SeaweedFS, answering, in a folder of its own: it keeps the keys that it was first started with."""
+    folder = f"rectrain-test-{keys['AWS_ACCESS_KEY_ID']}"
+    text = (HERE / "storage.yaml").read_text().replace("FOLDER", folder)
+    demo.run("kubectl", "apply", "-f", "-", stdin=text)
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
