@@ -15,6 +15,7 @@ Raised anywhere in ours, mapped to exit code, reason and retry policy in one pla
       Interrupted           told to stop (SIGTERM, suspend, drain)
       Fenced                a newer attempt of this run has taken over
       StoreUnavailable      S3 stayed away after bounded retries
+      PeerLost              another pod of the run went away, or didn't come
       Diverged              the loss isn't a number any more
       DeviceUnavailable     this node's device or driver can't be used
       DiskTooSmall          this node's disk can't hold the data
@@ -68,6 +69,10 @@ class Fenced(RectrainError):
 
 class StoreUnavailable(RectrainError):
     """S3 or another service stayed away after bounded retries."""
+
+
+class PeerLost(RectrainError):
+    """Another pod of the run went away, or didn't come."""
 
 
 class InternalError(RectrainError):

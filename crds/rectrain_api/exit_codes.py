@@ -46,6 +46,7 @@ OUTCOMES: Final[Mapping[type[e.RectrainError], Outcome]] = {
     e.Interrupted: Outcome(EX_TEMPFAIL, "Interrupted", "Ignore"),
     e.Fenced: Outcome(EX_FENCED, "Fenced", "Ignore"),
     e.StoreUnavailable: Outcome(EX_UNAVAILABLE, "StoreUnavailable", "Count"),
+    e.PeerLost: Outcome(EX_UNAVAILABLE, "PeerLost", "Count"),
     e.InternalError: Outcome(EX_SOFTWARE, "InternalError", "Count"),
     e.Diverged: Outcome(EX_SOFTWARE, "Diverged", "Count"),
     e.DeviceUnavailable: Outcome(EX_OSERR, "DeviceUnavailable", "Count"),

@@ -110,6 +110,8 @@ class RunPlan(ApiModel):
     training: TrainingPlan
     checkpoint: CheckpointPlan
     s3: S3Plan
+    nodes: int = 1
+    """Pods that train together; the default reads a plan that was written without it."""
     gpus: int
     termination_grace_seconds: int
 
@@ -176,6 +178,7 @@ def plan(job: RecTrainingJob) -> RunPlan:
         s3=S3Plan(
             endpoint=spec.s3.endpoint, region=spec.s3.region, addressing_style=spec.s3.addressing_style
         ),
+        nodes=spec.replicas.nodes,
         gpus=spec.replicas.gpus_per_node,
         termination_grace_seconds=spec.run_policy.termination_grace_seconds,
     )

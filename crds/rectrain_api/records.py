@@ -201,7 +201,8 @@ class RunState:
         (a laptop; an empty uid) those since the last one of any Job count.
         `reached_training(attempt)` is asked for attempts without an `attempt-end`: they were killed,
         and only what else they wrote can tell. An attempt that never got so far neither counts nor
-        breaks the row; one that was told to stop (Interrupted, Fenced) is no fault of the run.
+        breaks the row; one that was told to stop (Interrupted, Fenced) or lost another pod (PeerLost) is no
+        fault of the run.
         """
         count = 0
         for start in reversed(self.starts):
@@ -210,7 +211,7 @@ class RunState:
             if start.job_uid != job_uid:
                 continue
             end = self.ends.get(start.attempt)
-            if end is not None and end.reason in ("Interrupted", "Fenced"):
+            if end is not None and end.reason in ("Interrupted", "Fenced", "PeerLost"):
                 continue
             if end.reached_training if end is not None else reached_training(start.attempt):
                 count += 1

@@ -271,9 +271,18 @@ class EnvVar(ApiModel):
 
 
 class ReplicasSpec(ApiModel):
-    """The pod that trains."""
+    """The pods that train."""
 
-    gpus_per_node: Annotated[int, Field(ge=0, le=1, description="GPUs of the pod; 0 trains on the CPU.")] = 1
+    nodes: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=64,
+            description="Pods that train together, one device each; every step trains nodes x batchSize "
+            "images.",
+        ),
+    ] = 1
+    gpus_per_node: Annotated[int, Field(ge=0, le=1, description="GPUs of a pod; 0 trains on the CPU.")] = 1
     gpu_resource: Annotated[ShortText, Field(description="Resource name of a GPU on the nodes.")] = (
         "nvidia.com/gpu"
     )
@@ -287,22 +296,22 @@ class ReplicasSpec(ApiModel):
     ] = []
     resources: Annotated[ResourcesSpec, Field(description="CPU, memory and others.")] = ResourcesSpec()
     node_selector: Annotated[
-        dict[ShortText, LabelText], Field(max_length=32, description="Labels that the node must have.")
+        dict[ShortText, LabelText], Field(max_length=32, description="Labels that a pod's node must have.")
     ] = {}
     tolerations: Annotated[
-        list[Toleration], Field(max_length=32, description="Taints that the pod bears.")
+        list[Toleration], Field(max_length=32, description="Taints that the pods bear.")
     ] = []
     service_account_name: Annotated[
-        ShortText | None, Field(description="Service account of the pod, for IRSA or pod identity.")
+        ShortText | None, Field(description="Service account of the pods, for IRSA or pod identity.")
     ] = None
-    priority_class_name: Annotated[ShortText | None, Field(description="Priority class of the pod.")] = None
+    priority_class_name: Annotated[ShortText | None, Field(description="Priority class of the pods.")] = None
     env: Annotated[list[EnvVar], Field(max_length=64, description="More environment variables.")] = []
     labels: Annotated[
-        dict[ShortText, LabelText], Field(max_length=32, description="More labels on the pod.")
+        dict[ShortText, LabelText], Field(max_length=32, description="More labels on the pods.")
     ] = {}
     annotations: Annotated[
         dict[ShortText, Annotated[str, StringConstraints(max_length=4096)]],
-        Field(max_length=32, description="More annotations on the pod."),
+        Field(max_length=32, description="More annotations on the pods."),
     ] = {}
 
 
@@ -310,7 +319,7 @@ class RunPolicy(ApiModel):
     """How the run is kept going."""
 
     suspend: Annotated[
-        bool, Field(description="true stops the pod after a last checkpoint; false goes on from there.")
+        bool, Field(description="true stops the pods after a last checkpoint; false goes on from there.")
     ] = False
     max_restarts: Annotated[
         int,
@@ -339,7 +348,7 @@ class RecTrainingJobSpec(ApiModel):
     training: Annotated[TrainingSpec, Field(description="How it is trained.")] = TrainingSpec()
     checkpoint: Annotated[CheckpointSpec, Field(description="Where the run is kept in S3.")]
     s3: Annotated[S3Spec, Field(description="How S3 is reached.")] = S3Spec()
-    replicas: Annotated[ReplicasSpec, Field(description="The pod that trains.")] = ReplicasSpec()
+    replicas: Annotated[ReplicasSpec, Field(description="The pods that train.")] = ReplicasSpec()
     run_policy: Annotated[RunPolicy, Field(description="How the run is kept going.")] = RunPolicy()
 
 

@@ -12,6 +12,8 @@ from pydantic import BeforeValidator, Field, FiniteFloat, StringConstraints
 from rectrain_api.base import ApiModel
 
 MESSAGE_LIMIT = 4096
+COUNTED_KEPT = 128
+"""Twice the most pods of a run: all of them may end within one second."""
 
 Time = Annotated[str, StringConstraints(max_length=40), Field(json_schema_extra={"format": "date-time"})]
 Uri = Annotated[str, StringConstraints(max_length=1100)]
@@ -87,6 +89,7 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     CRASHED = "Crashed"
     DISRUPTED = "Disrupted"
+    FAILING = "Failing"
     RESTARTS_EXHAUSTED = "RestartsExhausted"
     JOB_DELETED = "JobDeleted"
     CERTIFICATE_UNKEPT = "CertificateUnkept"
@@ -240,7 +243,7 @@ class RecTrainingJobStatus(ApiModel):
     counted_pods: Annotated[
         list[Annotated[str, StringConstraints(max_length=64)]],
         Field(
-            max_length=32,
+            max_length=COUNTED_KEPT,
             description="UIDs of the ended pods last counted in restarts, so that none counts twice.",
         ),
     ] = []

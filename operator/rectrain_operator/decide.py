@@ -20,7 +20,8 @@ from rectrain_operator import outcome
 from rectrain_operator.children import children_of
 from rectrain_operator.conditions import Conditions
 from rectrain_operator.explain import Explanation, explain_no_pod, explain_pod
-from rectrain_operator.failure_policy import Ledger, PodEnd, classify, count
+from rectrain_operator.failure_policy import Ledger, PodEnd, classify, count, to_blame
+from rectrain_operator.gang import current_pod, explain_gang, pods_left
 from rectrain_operator.keys import Manifest
 from rectrain_operator.progress import with_report, without_pod
 from rectrain_operator.seen import Decision, EventNote, Seen
@@ -52,14 +53,6 @@ def decide(seen: Seen, now: datetime) -> Decision:
     if seen.batch is None:
         return replace(_waiting_for_job(seen, conditions, now), children=children)
     return replace(_with_job(seen, conditions, now), children=children)
-
-
-def current_pod(seen: Seen) -> PodView | None:
-    """The pod at work: the newest of index 0 of the current Job that hasn't ended."""
-    if seen.batch is None:
-        return None
-    alive = [p for p in seen.pods if not p.ended and p.job_uid == seen.batch.uid and p.index == 0]
-    return alive[-1] if alive else None
 
 
 def _lacks_children(seen: Seen) -> bool:
@@ -104,7 +97,14 @@ def _with_job(seen: Seen, conditions: Conditions, now: datetime) -> Decision:
     suspend, max_restarts = _run_policy(seen)
     suspending = suspend or batch.suspend
     conditions.set(ConditionType.ACCEPTED, True, Reason.ACCEPTED)
-    ledger = count(seen.status, seen.pods, suspending=suspending, max_restarts=max_restarts, now=now)
+    ledger = count(
+        seen.status,
+        seen.pods,
+        suspending=suspending,
+        max_restarts=max_restarts,
+        now=now,
+        decided=batch.decided,
+    )
     status = outcome.keep_words(_settled(seen, ledger, now), conditions, ledger.new)
     if batch.finished:
         return _finished(seen, status, conditions, suspending=suspending, now=now)
@@ -112,7 +112,7 @@ def _with_job(seen: Seen, conditions: Conditions, now: datetime) -> Decision:
     status, said = _reported(seen, status, pod)
     done = conditions.has(ConditionType.SUCCEEDED)
     explained = _explain(seen, status, pod, suspend=suspend, said=said, done=done, now=now)
-    if pod is None:
+    if pod is None or explained.idle:
         status = status.model_copy(update={"progress": without_pod(status.progress)})
     update = {"phase": explained.phase, "message": explained.message[:4096]}
     status = status.model_copy(update=update)
@@ -157,9 +157,22 @@ def _reported(
     seen: Seen, status: RecTrainingJobStatus, pod: PodView | None
 ) -> tuple[RecTrainingJobStatus, str]:
     """Status with the report of the current pod, and its sentence."""
-    if seen.report is None or pod is None or seen.report.pod_uid != pod.uid:
+    if seen.report is None or pod is None or seen.report.pod_uid != pod.uid or _is_past(seen, status):
         return status, ""
     return with_report(status, seen.report.report), seen.report.report.message
+
+
+def _is_past(seen: Seen, status: RecTrainingJobStatus) -> bool:
+    """Whether the newest report tells of training that ended with another pod.
+
+    Such a report was shown, and its stage taken back; it isn't true again when all pods are there again.
+    """
+    assert seen.batch is not None
+    assert seen.report is not None
+    if seen.batch.completions == 1 or seen.report.report.stage not in _CHECKED:
+        return False
+    taken_back = status.progress is None or status.progress.stage is None
+    return taken_back and status.report_sequence == seen.report.report.sequence
 
 
 def _explain(
@@ -172,18 +185,23 @@ def _explain(
     done: bool,
     now: datetime,
 ) -> Explanation:
-    phase = suspend_phase(seen.batch, suspend=suspend, pod_left=pod is not None)
+    assert seen.batch is not None
+    phase = suspend_phase(seen.batch, suspend=suspend, pod_left=bool(pods_left(seen)))
     if phase is Phase.SUSPENDING:
-        message = "Suspending: the pod is saving a last checkpoint."
+        pods = "the pod is" if seen.batch.completions == 1 else "the pods are"
+        message = f"Suspending: {pods} saving a last checkpoint."
         return Explanation(phase, Reason.SUSPEND_REQUESTED, message)
     if phase is Phase.SUSPENDED:
         message = "Suspended by runPolicy.suspend; set it to false to go on from the last checkpoint."
         return Explanation(phase, Reason.SUSPEND_REQUESTED, message)
+    if pod is None and (done or any(p.phase == "Succeeded" and p.index == 0 for p in seen.pods)):
+        return Explanation(Phase.RUNNING, Reason.COMPLETED, "Finished; waiting for the Job to close.")
+    gang = explain_gang(seen, interrupted=status.last_interruption, now=now)
+    if gang is not None:
+        return gang
     if pod is not None:
         stage = status.progress.stage if status.progress else None
         return explain_pod(pod, stage=stage, said=said, interrupted=status.last_interruption, now=now)
-    if done or any(p.phase == "Succeeded" for p in seen.pods):
-        return Explanation(Phase.RUNNING, Reason.COMPLETED, "Finished; waiting for the Job to close.")
     ends = sum(1 for p in seen.pods if p.phase == "Failed")
     return explain_no_pod(interrupted=status.last_interruption, ends=ends, started=status.start_time, now=now)
 
@@ -208,12 +226,15 @@ def _finished(
 
 
 def _last_end(seen: Seen, *, suspending: bool, now: datetime) -> PodEnd | None:
-    """The end that closed the Job: a success if there is one, else the newest."""
+    """The end that closed the Job: a success of index 0 if there is one, else the one that is to blame."""
     assert seen.batch is not None
     mine = [p for p in seen.pods if p.ended and p.job_uid == seen.batch.uid]
     ends = [classify(p, suspending=suspending, now=now) for p in mine]
-    good = [e for e in ends if e.cause == "success"]
-    chosen = good or ends
+    if seen.batch.failed is not None and seen.batch.completions > 1:
+        return to_blame(ends)
+    own = [e for e in ends if e.pod.index == 0]
+    good = [e for e in own if e.cause == "success"]
+    chosen = good or own
     return chosen[-1] if chosen else None
 
 

@@ -35,13 +35,15 @@ class Explanation:
     reason: str
     message: str
     look_again_s: float | None = None
+    idle: bool = False
+    """Nothing is trained, whatever the last report said."""
 
 
 def explain_pod(
     pod: PodView, *, stage: str | None, said: str, interrupted: Interruption | None, now: datetime
 ) -> Explanation:
     """A run with a pod that hasn't ended. `said` is the sentence of its last report."""
-    lost = _node_lost(pod, now)
+    lost = node_lost(pod, now)
     if lost is not None:
         return lost
     if pod.running:
@@ -59,7 +61,7 @@ def explain_pod(
     return Explanation(phase, why, message)
 
 
-def _node_lost(pod: PodView, now: datetime) -> Explanation | None:
+def node_lost(pod: PodView, now: datetime) -> Explanation | None:
     """A pod on a node that nobody hears: training may still go on there, so nothing replaces it yet.
 
     Kubernetes deletes such a pod after a while (five minutes by default), but only its kubelet can confirm

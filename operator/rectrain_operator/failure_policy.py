@@ -5,20 +5,19 @@ about retries by the same exit codes (`children.job.failure_rules`); this only s
 says it the same way however often, and however late, it is asked.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
 from rectrain_api.exit_codes import GENERIC_REASONS, codes_with
 from rectrain_api.report import TerminationResult, parse_termination_message
-from rectrain_api.status import Interruption, Reason, RecTrainingJobStatus, Restarts
+from rectrain_api.status import COUNTED_KEPT, Interruption, Reason, RecTrainingJobStatus, Restarts
 from rectrain_operator.times import to_text
 from rectrain_operator.views import PodView
 
 Cause = Literal["failure", "oom", "disruption", "suspend", "final", "success", "unstarted"]
 
-COUNTED_KEPT: Final = 32
 TAIL_CHARS: Final = 1500
 SIGKILL_EXIT: Final = 137
 SIGTERM_EXIT: Final = 143
@@ -86,8 +85,12 @@ def count(
     suspending: bool,
     max_restarts: int,
     now: datetime,
+    decided: str = "",
 ) -> Ledger:
-    """The ledger after counting the ended pods that it hasn't."""
+    """The ledger after counting the ended pods that it hasn't.
+
+    Since `decided` the Job is being closed: what ends from then on was told to, and nothing replaces it.
+    """
     restarts = status.restarts or Restarts()
     last, counted = status.last_interruption, list(status.counted_pods)
     new: list[PodEnd] = []
@@ -99,9 +102,23 @@ def count(
         new.append(end)
         if end.cause not in _RESTARTING or _spent(end, restarts, max_restarts):
             continue
+        if decided and end.time >= decided:
+            continue
         restarts = restarts.model_copy(update={end.cause: getattr(restarts, end.cause) + 1})
         last = end.as_interruption()
     return Ledger(restarts, last, counted[-COUNTED_KEPT:], tuple(new))
+
+
+def to_blame(ends: Sequence[PodEnd]) -> PodEnd | None:
+    """The end that a failed Job of several pods is told by.
+
+    When one pod fails the Job, the others are told to stop and end after it: the newest end seldom says why.
+    """
+    for causes in ({"final"}, {"failure", "oom"}):
+        own = [e for e in ends if e.cause in causes and e.reason != Reason.DISRUPTED]
+        if own:
+            return max(own, key=lambda e: e.time)
+    return max(ends, key=lambda e: e.time, default=None)
 
 
 def _spent(end: PodEnd, restarts: Restarts, max_restarts: int) -> bool:

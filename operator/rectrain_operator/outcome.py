@@ -18,10 +18,11 @@ def keep_words(
 ) -> RecTrainingJobStatus:
     """Last words of a success are kept as soon as they are read: the pod may go before its Job is closed.
 
-    Until then the condition Succeeded is False, with the reason and sentence that it will have.
+    Until then the condition Succeeded is False, with the reason and sentence that it will have. Only index 0
+    has such words: that another pod ends well isn't the end of the run.
     """
     for end in ends:
-        if end.cause == "success" and end.result is not None:
+        if end.cause == "success" and end.result is not None and end.pod.index == 0:
             status = with_result(status, end.result)
             message = end.result.message or _summary(status)
             conditions.set(ConditionType.SUCCEEDED, False, end.result.reason, message)
@@ -66,7 +67,7 @@ def failed(
 ) -> RecTrainingJobStatus:
     """The Job has failed: in the trainer's own words where there are any."""
     assert batch.failed is not None
-    if end is not None and end.result is not None:
+    if end is not None and end.result is not None and end.pod.index == 0:
         status = with_result(status, end.result)
     reason, message = _failure(seen, batch, end)
     time = batch.failed.time or now

@@ -12,8 +12,9 @@ from rectrain_operator import paths
 from rectrain_operator.apply import create_children
 from rectrain_operator.client import ApiError, KubeClient
 from rectrain_operator.cluster import SETTLE_S, Cluster, JobSink
-from rectrain_operator.decide import current_pod, decide
+from rectrain_operator.decide import decide
 from rectrain_operator.events import reference_of, write_event
+from rectrain_operator.gang import current_pod
 from rectrain_operator.keys import JobKey, Manifest
 from rectrain_operator.seen import Decision, EventNote, Seen
 from rectrain_operator.settings import PodSettings
@@ -102,8 +103,10 @@ class Reconciler:
     async def _with_last_words(
         self, key: JobKey, uid: str, batch: JobView, pods: tuple[PodView, ...]
     ) -> tuple[PodView, ...]:
-        """The Job's end may be seen before its pod's: look once more, so that no result is called unread."""
-        if any(p.terminated and p.job_uid == batch.uid and not p.gone for p in pods[-1:]):
+        """The Job's end may be seen before its pods': look once more, so that no result is called unread."""
+        newest = {p.index: p for p in pods if p.job_uid == batch.uid}
+        asked = range(1 if batch.complete else batch.completions)  # a success is told by index 0 alone
+        if all(i in newest and newest[i].terminated and not newest[i].gone for i in asked):
             return pods
         selector = f"{SELECTOR},{JOB_LABEL}={key.name}"
         answer = await self._client.get(paths.collection("Pod", key.namespace), {"labelSelector": selector})

@@ -11,7 +11,8 @@ from typing import Final
 from rectrain_operator.keys import JobKey, Manifest, key_of
 from rectrain_operator.views import JobView, PodView, version_of
 
-GONE_KEPT: Final = 16
+GONE_KEPT: Final = 128
+"""Of a run: all its pods may go at once, and each is to be counted."""
 
 
 class RunStore:

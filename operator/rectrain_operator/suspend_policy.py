@@ -18,7 +18,7 @@ def job_patch(batch: JobView, *, suspend: bool, max_restarts: int) -> Manifest |
 
 
 def suspend_phase(batch: JobView | None, *, suspend: bool, pod_left: bool) -> Phase | None:
-    """Suspending while a pod is still saving its last checkpoint; None when suspend plays no part."""
+    """Suspending while a pod is left: it may be saving a last checkpoint. None when suspend plays no part."""
     if batch is None or not (suspend or batch.suspend):
         return None
     if not suspend:

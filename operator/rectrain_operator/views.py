@@ -40,11 +40,22 @@ class JobView:
     deleting: bool = False
     complete: Note | None = None
     failed: Note | None = None
+    completions: int = 1
+    """Pods that train together; each has an index."""
+    succeeding: Note | None = None
+    failing: Note | None = None
+    """Its end is decided; it is closed when the pods that are left have stopped."""
 
     @property
     def finished(self) -> bool:
         """Whether the Job controller has closed it."""
         return self.complete is not None or self.failed is not None
+
+    @property
+    def decided(self) -> str:
+        """Since when its end is decided; empty while it isn't."""
+        target = self.succeeding or self.failing
+        return target.time if target else ""
 
 
 @dataclass(frozen=True)
@@ -135,6 +146,9 @@ def job_view(manifest: Manifest) -> JobView:
         deleting="deletionTimestamp" in metadata,
         complete=_condition(conditions, "Complete"),
         failed=_condition(conditions, "Failed"),
+        completions=int(spec.get("completions") or 1),
+        succeeding=_condition(conditions, "SuccessCriteriaMet"),
+        failing=_condition(conditions, "FailureTarget"),
     )
 
 

@@ -32,6 +32,16 @@ INSIDE = "http://seaweedfs.storage.svc:8333"
 STAYS = "rectrain-test/stays=yes"
 WORKERS = "!node-role.kubernetes.io/control-plane"
 NAMES = "jsonpath={.items[*].metadata.name}"
+NEXT = f"{VERSION}-next"
+"""Tag of an operator image that differs from the first one by its label alone."""
+RESTART = """
+pid=$(cat "$1/run/apiserver.pid")
+mapfile -d "" -t command < "/proc/$pid/cmdline"
+kill "$pid"
+while kill -0 "$pid" 2> /dev/null; do sleep 0.1; done
+setsid "${command[@]}" >> "$1/log/apiserver.log" 2>&1 < /dev/null &
+echo $! > "$1/run/apiserver.pid"
+"""
 INSTALLED = (
     "--set", f"image.tag={VERSION}",
     "--set", f"trainerImage.tag={VERSION}",
@@ -60,6 +70,18 @@ class Nodes:
         done = subprocess.run([self.script, *argv], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def restart_api_server(self) -> None:
+        """End it and start it again as it was; returns when it answers."""
+        folder = Path(os.environ["RECTRAIN_REAL_KUBECONFIG"]).parent / "ns" / "cp"
+        self.machine("enter", "cp", "bash", "-c", RESTART, "restart", str(folder))
+
+        def ready() -> bool:
+            with contextlib.suppress(demo.DemoFailed):
+                return demo.run("kubectl", "get", "--raw", "/readyz").strip() == "ok"
+            return False
+
+        wait_until(ready, 60, "the API server to answer")
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,12 @@ import json
 import pytest
 
 from examples import demo
-from tests.real.conftest import INSIDE, INSTALLED, NAMESPACE, Nodes
+from tests.real.conftest import INSIDE, INSTALLED, NAMESPACE, NEXT, Nodes
 from tests.support.rig import Rig
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
+IMAGES = "jsonpath={.items[*].spec.containers[0].image}"
 CERTIFICATE = f"{demo.RELEASE}-certificate"
 SYSTEM = ("kubectl", "-n", demo.OPERATOR_NAMESPACE)
 
@@ -37,7 +38,8 @@ def test_nothing_that_happens_to_the_operator_stops_training(rig: Rig, nodes: No
         "an Event about the certificate",
     )
     goes_on("its certificate was deleted")
-    demo.install(*INSTALLED, "--set", "podAnnotations.changed=yes", namespace=NAMESPACE, endpoint=INSIDE)
+    demo.install(*INSTALLED, "--set", f"image.tag={NEXT}", namespace=NAMESPACE, endpoint=INSIDE)
+    assert demo.run(*SYSTEM, "get", "pods", "-o", IMAGES).split() == [f"rectrain-operator:{NEXT}"]
 
     def kept() -> bool:
         return bool(json.loads(demo.run(*SYSTEM, "get", "secret", CERTIFICATE, "-o", "json")).get("data"))
@@ -46,6 +48,19 @@ def test_nothing_that_happens_to_the_operator_stops_training(rig: Rig, nodes: No
     goes_on("an upgrade")
     assert pod_of("unmoved") == pod, "training was restarted"
     status = rig.wait_phase("unmoved", "Succeeded", 300)
+    assert status["attempt"] == 1
+    assert sum(status["restarts"].values()) == 0
+
+
+def test_the_api_server_restarts_in_mid_run(rig: Rig, nodes: Nodes) -> None:
+    rig.apply("steady", **{"training.epochs": 25})
+    rig.wait_committed("steady")
+    pod = pod_of("steady")
+    step = rig.status("steady")["progress"]["step"]
+    nodes.restart_api_server()
+    rig.wait_status("steady", "a later step", lambda s: s["progress"]["step"] > step, 120)
+    assert pod_of("steady") == pod, "training was restarted"
+    status = rig.wait_phase("steady", "Succeeded", 300)
     assert status["attempt"] == 1
     assert sum(status["restarts"].values()) == 0
 

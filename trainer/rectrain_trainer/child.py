@@ -16,7 +16,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, get_args
 
 from pydantic import ValidationError
 
@@ -36,6 +36,8 @@ from rectrain_trainer.console import PLAIN, Narrator, set_up_logging
 from rectrain_trainer.environment import PodEnvironment
 from rectrain_trainer.flight import FlightRecorder
 from rectrain_trainer.interrupt import Interrupt
+from rectrain_trainer.outcome import Until
+from rectrain_trainer.ranks import Ranks
 from rectrain_trainer.report import Reporter
 from rectrain_trainer.supervisor import stop_margin_s
 
@@ -57,7 +59,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     narrator = Narrator(board, console)
     narrator.start()
     try:
-        code = attempt(plan, arguments.work_dir, board, interrupt, check_only=arguments.check)
+        code = attempt(plan, arguments.work_dir, board, interrupt, arguments.until)
     finally:
         narrator.close()
     with contextlib.suppress(OSError):
@@ -66,16 +68,14 @@ def main(argv: list[str] | None = None) -> NoReturn:
     os._exit(code)
 
 
-def attempt(
-    plan: RunPlan, work_dir: Path, board: Board, interrupt: Interrupt, *, check_only: bool = False
-) -> int:
+def attempt(plan: RunPlan, work_dir: Path, board: Board, interrupt: Interrupt, until: Until = "end") -> int:
     """One attempt, its ending told everywhere (log, reports, flight recorder). Returns the exit code."""
-    pod = PodEnvironment.read()
+    pod, ranks = PodEnvironment.read(), Ranks.from_environment()
     chunks = Chunks()
     handler = ChunkHandler(chunks)
     handler.setFormatter(logging.Formatter(PLAIN))
     logging.getLogger().addHandler(handler)
-    reporter = Reporter(pod.report, plan.identity, board) if pod.report else None
+    reporter = Reporter(pod.report, plan.identity, board) if pod.report and ranks.first else None
     if reporter:
         reporter.start()
     run = None
@@ -84,8 +84,8 @@ def attempt(
         interrupt.check()
         from rectrain_trainer.run import Run
 
-        run = Run(plan, pod, board, interrupt, chunks, work_dir)
-        outcome = run.execute(check_only=check_only)
+        run = Run(plan, pod, board, interrupt, chunks, work_dir, ranks)
+        outcome = run.execute(until)
         code, reason, message = EX_OK, outcome.reason, outcome.message
         log.info("%s", message)
     except BaseException as e:
@@ -158,7 +158,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--plan", type=Path, required=True)
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--recorder", type=int, required=True)
-    parser.add_argument("--check", action="store_true", help="stop before the attempt is taken")
+    parser.add_argument("--until", choices=get_args(Until), default="end", help="stop when it has done this")
     parser.add_argument("--debug", action="store_true")
     return parser.parse_args(argv)
 

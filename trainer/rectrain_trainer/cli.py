@@ -16,13 +16,17 @@ import typer
 
 from rectrain_api.errors import DatasetInvalid, InternalError, RectrainError, UsageError
 from rectrain_api.exit_codes import EX_USAGE, outcome_of
+from rectrain_api.plan import RunPlan
 from rectrain_api.report import TerminationResult
 from rectrain_data.transfer.files import local_error
 from rectrain_trainer.child import read_plan
 from rectrain_trainer.console import set_up_logging
 from rectrain_trainer.environment import PodEnvironment, ensure_home, laptop_work_dir
 from rectrain_trainer.flight import FlightRecorder
+from rectrain_trainer.gang import supervise_rank
 from rectrain_trainer.manifest import read_manifest
+from rectrain_trainer.meeting import Seat
+from rectrain_trainer.outcome import Until
 from rectrain_trainer.supervisor import block_signals, supervise, trainer_command, unblock_signals
 
 log = logging.getLogger(__name__)
@@ -56,7 +60,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Train to the end: stage, check, train, export. A run that was interrupted goes on where it was."""
-    _supervised(file, plan, work_dir, debug, [])
+    _supervised(file, plan, work_dir, debug, "end")
 
 
 @app.command()
@@ -68,19 +72,18 @@ def check(
     debug: Debug = False,
 ) -> None:
     """Do all that comes before training: reach S3, stage and look at every sample, build the model."""
-    _supervised(file, None, work_dir, debug, ["--check"])
+    _supervised(file, None, work_dir, debug, "checked")
 
 
 def _supervised(
-    file: Path | None, plan: Path | None, work_dir: Path | None, debug: bool, extra: list[str]
+    file: Path | None, plan: Path | None, work_dir: Path | None, debug: bool, until: Until
 ) -> NoReturn:
     """Run the child, tell its end where Kubernetes looks for it, and exit as it says."""
     block_signals()
     set_up_logging(debug=debug)
     pod = PodEnvironment.read()
-    arguments = [*extra, *(["--debug"] if debug else [])]
     try:
-        result = _run(file, plan, work_dir or pod.work_dir, arguments)
+        result = _run(file, plan, work_dir or pod.work_dir, pod.seat, ["--debug"] if debug else [], until)
     except Exception as e:
         error = _meant(e)
         row = outcome_of(error)
@@ -95,7 +98,12 @@ def _supervised(
 
 
 def _run(
-    file: Path | None, plan: Path | None, work_dir: Path | None, arguments: list[str]
+    file: Path | None,
+    plan: Path | None,
+    work_dir: Path | None,
+    seat: Seat | None,
+    arguments: list[str],
+    until: Until,
 ) -> TerminationResult:
     """Supervise one run; the temporary work folder goes with it."""
     if (file is None) == (plan is None):
@@ -113,19 +121,37 @@ def _run(
             plan = place / "run.json"
             plan.write_text(manifest.plan.to_json(), encoding="utf-8")
         assert plan is not None
-        grace_s = read_plan(plan).termination_grace_seconds
-        recorder = FlightRecorder.new()
-        command = trainer_command(["--plan", str(plan), "--work-dir", str(place), *arguments], recorder)
+        arguments = ["--plan", str(plan), "--work-dir", str(place), *arguments]
         # The child leaves without the interpreter's end, which would remove multiprocessing's folders.
         with tempfile.TemporaryDirectory(prefix="rt-", ignore_cleanup_errors=True) as scratch:
-            own = {"TMPDIR": scratch}
-            result = supervise(command, recorder, grace_s=grace_s, variables=own | variables)
+            variables = {"TMPDIR": scratch, **variables}
+            result = _supervise(read_plan(plan), seat, arguments, until, variables)
         if result.reason in ("OutOfMemory", "Crashed"):
             log.error("%s", result.message)
         return result
     finally:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _supervise(
+    plan: RunPlan, seat: Seat | None, arguments: list[str], until: Until, variables: dict[str, str]
+) -> TerminationResult:
+    """As one pod alone, or as one rank among several."""
+
+    def command_for(recorder: FlightRecorder, until: Until) -> list[str]:
+        return trainer_command([*arguments, "--until", until], recorder)
+
+    grace_s = plan.termination_grace_seconds
+    if plan.nodes == 1 or until != "end":
+        recorder = FlightRecorder.new()
+        return supervise(command_for(recorder, until), recorder, grace_s=grace_s, variables=variables)
+    if seat is None:
+        raise UsageError(
+            f"This run wants {plan.nodes} pods that train together (replicas.nodes), which takes a cluster: "
+            "set it to 1 to train on one machine."
+        )
+    return supervise_rank(command_for, seat, grace_s=grace_s, gpus=plan.gpus, variables=variables)
 
 
 @app.command()

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rectrain_trainer.meeting import Seat
+
 POD_WORK_DIR: Final = Path("/var/lib/rectrain")
 POD_TERMINATION_LOG: Final = Path("/dev/termination-log")
 
@@ -39,6 +41,8 @@ class PodEnvironment:
     pod_uid: str = ""
     pod_name: str = ""
     node: str = ""
+    seat: Seat | None = None
+    """Among the pods of a run that has several."""
 
     @classmethod
     def read(cls, env: Mapping[str, str] | None = None) -> "PodEnvironment":
@@ -56,6 +60,7 @@ class PodEnvironment:
             pod_uid=env.get("RECTRAIN_POD_UID", ""),
             pod_name=env.get("RECTRAIN_POD_NAME", ""),
             node=env.get("RECTRAIN_NODE", ""),
+            seat=_seat(env),
         )
 
 
@@ -71,6 +76,14 @@ def _report_target(env: Mapping[str, str]) -> ReportTarget | None:
         return None
     ca, token = env.get("RECTRAIN_REPORT_CA"), env.get("RECTRAIN_TOKEN_FILE")
     return ReportTarget(url, Path(ca) if ca else None, Path(token) if token else None)
+
+
+def _seat(env: Mapping[str, str]) -> Seat | None:
+    names = tuple(name for name in env.get("RECTRAIN_PEERS", "").split(",") if name)
+    if len(names) < 2:
+        return None
+    address = env.get("RECTRAIN_POD_IP", "127.0.0.1")
+    return Seat(int(env.get("RECTRAIN_RANK", 0)), names, env.get("RECTRAIN_JOB_UID", ""), address)
 
 
 def laptop_work_dir() -> Path:

@@ -1,9 +1,9 @@
 """Batches for training: deterministic, resumable at any batch, honest about bad samples.
 
 Called by the train stage and the benchmark. What a batch holds depends on (seed, epoch, position) alone:
-not on the number of workers, nor on what was loaded before. Every sample comes exactly once an epoch; the
-last batch may be smaller. An unusable sample is an error (the check stage came first), never replaced by
-another one as upstream's loader does.
+not on the number of workers, nor on what was loaded before. Every sample comes exactly once an epoch, on one
+of the ranks; the last batch may be smaller. An unusable sample is an error (the check stage came first),
+never replaced by another one as upstream's loader does.
 """
 
 import copy
@@ -19,6 +19,7 @@ from rectrain_api.errors import DatasetInvalid, RectrainError
 from rectrain_trainer import seeding, upstream
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.model import dictionary_section
+from rectrain_trainer.ranks import ALONE, Share
 from rectrain_trainer.samples import Samples, Source
 from rectrain_trainer.workers import WorkerPool
 
@@ -100,9 +101,11 @@ def train_operators(recipe: Recipe) -> list[dict[str, Any]]:
 class Loader:
     """Batches of one source, epoch by epoch. `with Loader(...) as loader`, or close() it."""
 
-    def __init__(self, recipe: Recipe, source: Source, *, workers: int = 0) -> None:
+    def __init__(self, recipe: Recipe, source: Source, *, workers: int = 0, share: Share = ALONE) -> None:
+        """`share`: this rank's part of every step's samples, of `batch_size` for each rank."""
         self.seed = recipe.seed
-        self.batch_size = recipe.batch_size
+        self.share = share
+        self.batch_size = recipe.batch_size * share.world
         self.count = len(source.open())
         if not self.count:
             raise DatasetInvalid("The training set holds no samples.")
@@ -113,11 +116,16 @@ class Loader:
         """Batches an epoch."""
         return math.ceil(self.count / self.batch_size)
 
+    def samples_of(self, number: int) -> int:
+        """Samples of an epoch's batch `number`, over all ranks."""
+        return min(self.batch_size, self.count - number * self.batch_size)
+
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from number `start` on. One such iterator at a time."""
         order = seeding.epoch_order(self.seed, epoch, self.count)
         size = self.batch_size
-        tasks = ((epoch, order[k * size : (k + 1) * size].tolist()) for k in range(start, len(self)))
+        steps = (order[k * size : (k + 1) * size].tolist() for k in range(start, len(self)))
+        tasks = ((epoch, self.share.of(positions)) for positions in steps)
         if self._maker:
             yield from map(self._maker, tasks)
         elif self._pool:

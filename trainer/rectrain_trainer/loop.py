@@ -17,6 +17,7 @@ from rectrain_trainer import seeding
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.loader import Batch, Loader
 from rectrain_trainer.model import Learner, build_learner
+from rectrain_trainer.ranks import Ranks
 
 FETCH_EVERY: Final = 10
 """Steps between two looks at the loss: looking makes the host wait for the device."""
@@ -43,9 +44,10 @@ class Step(NamedTuple):
     """Completed optimizer steps."""
     epoch_done: bool
     samples: int
+    """Over all ranks."""
     learning_rate: float
     loss: float | None
-    """Mean since the last look; None between looks."""
+    """Mean since the last look, of this rank's samples; None between looks."""
     wait_s: float
     """Time that this step waited for data."""
 
@@ -58,13 +60,15 @@ class TrainState:
     learner: Learner
     steps_per_epoch: int
     position: Position = field(default_factory=Position)
+    ranks: Ranks = field(default_factory=Ranks)
     _unseen: list[Any] = field(default_factory=list)
     """Losses on the device that nobody has looked at."""
 
     @classmethod
-    def new(cls, recipe: Recipe, steps_per_epoch: int) -> "TrainState":
+    def new(cls, recipe: Recipe, steps_per_epoch: int, ranks: Ranks | None = None) -> "TrainState":
         """A fresh run: first weights from the seed, schedule over `recipe.epochs`."""
-        return cls(recipe, build_learner(recipe, steps_per_epoch), steps_per_epoch)
+        learner = build_learner(recipe, steps_per_epoch)
+        return cls(recipe, learner, steps_per_epoch, ranks=ranks or Ranks())
 
     @property
     def total_steps(self) -> int:
@@ -100,24 +104,26 @@ def train(state: TrainState, loader: Loader, *, fetch_every: int = FETCH_EVERY) 
         for batch in loader.batches(position.epoch, position.step_in_epoch):
             wait_s = time.perf_counter() - asked
             rate = state.learner.optimizer.get_lr()
-            state._unseen.append(train_step(state, batch))
+            samples = loader.samples_of(position.step_in_epoch)
+            state._unseen.append(train_step(state, batch, samples))
             epoch = position.epoch + 1
             epoch_done = _advance(position, state.steps_per_epoch)
             looks = epoch_done or position.step % fetch_every == 0
             loss = state.look() if looks else None
-            yield Step(epoch, position.step, epoch_done, len(batch.images), rate, loss, wait_s)
+            yield Step(epoch, position.step, epoch_done, samples, rate, loss, wait_s)
             asked = time.perf_counter()
 
 
-def train_step(state: TrainState, batch: Batch) -> Any:
-    """Forward, backward, update; the loss stays on the device."""
+def train_step(state: TrainState, batch: Batch, samples: int) -> Any:
+    """Forward, backward, update; the loss stays on the device. `samples`: of the step, over all ranks."""
     import paddle
 
     learner = state.learner
-    seeding.seed_step(state.recipe.seed, state.position.step)
+    seeding.seed_step(state.recipe.seed, state.position.step, state.ranks.share.rank)
     tensors = [paddle.to_tensor(part) for part in batch]
     loss = learner.loss(learner.model(tensors[0]), tensors)["loss"]
     loss.backward()
+    state.ranks.average_gradients(learner.model, samples)
     with paddle.utils.unique_name.guard():  # moments are made, and named, at the first step
         learner.optimizer.step()
     learner.optimizer.clear_grad()

@@ -1,6 +1,7 @@
 """One attempt, stage by stage. Raises what went wrong; the child turns that into an ending.
 
-    look at the run's place → stage → check → take the attempt → resume → train → publish
+    look at the run's place → stage → check → meet the other ranks → take the attempt → resume → train
+    → publish
 
 Called by the child alone. The place is looked at first (whose is it, is it done, can it be written), since
 that costs nothing; the attempt's number is taken after the checks, since an attempt that never could
@@ -32,7 +33,9 @@ from rectrain_trainer.config import Recipe
 from rectrain_trainer.device import configure_device, usable_cores
 from rectrain_trainer.devices import describe_devices
 from rectrain_trainer.environment import PodEnvironment
+from rectrain_trainer.follow import RESUMED, follow
 from rectrain_trainer.interrupt import Interrupt
+from rectrain_trainer.outcome import Outcome, Until
 from rectrain_trainer.place import (
     QUICK_DEADLINE_S,
     log_store,
@@ -41,19 +44,13 @@ from rectrain_trainer.place import (
     options_of,
     reached_training,
 )
+from rectrain_trainer.ranks import Ranks
 from rectrain_trainer.stage import Staged, stage
 
 log = logging.getLogger(__name__)
 
 MAX_WORKERS: Final = 8
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A good end."""
-
-    reason: str
-    message: str
+WAITING: Final = "Waiting for the other pods of the run."
 
 
 @dataclass
@@ -66,6 +63,7 @@ class Run:
     interrupt: Interrupt
     chunks: Chunks
     work_dir: Path
+    ranks: Ranks = field(default_factory=Ranks)
     _committer: Committer | None = None
     _run_log: RunLog | None = None
     _options: S3Options = field(init=False)
@@ -73,34 +71,48 @@ class Run:
     _log_place: Store = field(init=False)
     """The same place once more, for the log and its checkpoints: what waits there is told differently."""
 
-    def execute(self, *, check_only: bool = False) -> Outcome:
-        """The whole attempt, or all of it before the attempt is taken.
+    def execute(self, until: Until = "end") -> Outcome:
+        """The whole attempt; or all of it before the attempt is taken; or a look at its place alone.
 
         Raises a RectrainError, or something that nobody foresaw.
         """
         self._options = options_of(self.plan)
         log.info("%s.", self._options.describe())
+        if not self.ranks.first:
+            self._configure_device()
+            return follow(self.plan, *self._staged(), self.ranks, self.board, self._workers())
         self._store = self._open(self.plan.checkpoint.uri)
         self._log_place = self._open(self.plan.checkpoint.uri)
         run_log = RunLog(log_store(self._log_place, self.plan), self._store.uri)
         self.interrupt.check()
         state = self._look(run_log)
         done = state.final is not None and state.final.epochs >= self.plan.training.epochs
-        if done and not check_only:
+        if done and until != "checked":
             return self._already_complete(state)
+        if until == "looked":
+            return Outcome(Reason.CHECKED, WAITING)
         self.interrupt.check()  # between stages, for a signal whose exception got lost in a library
         self._prepare()
+        staged, recipe = self._staged()
+        if until == "checked":
+            return Outcome(
+                Reason.CHECKED, f"{self.plan.identity} can be trained: data, model and S3 are fine."
+            )
+        if not self.ranks.alone:
+            self.board.say(WAITING)
+            self.ranks.open()
+            self.board.say("")
+        self._take_attempt(run_log)
+        return self._train(run_log, recipe, staged)
+
+    def _staged(self) -> tuple[Staged, Recipe]:
+        """The data, here and checked."""
         self.interrupt.check()
         staged = stage(self.plan, self._open, self.work_dir / "data", self.board, self.pod.cache_dir)
         self.interrupt.check()
         recipe = check_data(self.plan, staged, self.board)
         self.interrupt.check()
-        if check_only:
-            return Outcome(
-                Reason.CHECKED, f"{self.plan.identity} can be trained: data, model and S3 are fine."
-            )
-        self._take_attempt(run_log)
-        return self._train(run_log, recipe, staged)
+        return staged, recipe
 
     def end(self, reason: str) -> None:
         """Say in the log how the attempt ended, if it may still be said. Never raises."""
@@ -198,7 +210,7 @@ class Run:
         deterministic = self.plan.training.deterministic
         with self.interrupt.held_back():
             kind = configure_device(self.plan.gpus, deterministic=deterministic)
-        self.board.update(devices=describe_devices(kind, self.plan.gpus))
+        self.board.update(devices=describe_devices(kind, self.plan.gpus, self.plan.nodes))
 
     # -- the attempt
 
@@ -222,15 +234,16 @@ class Run:
         from rectrain_trainer.loop import TrainState
         from rectrain_trainer.model import build_decoder
         from rectrain_trainer.publish import Publication, publish
-        from rectrain_trainer.snapshot import restore
+        from rectrain_trainer.snapshot import share_state
         from rectrain_trainer.train import Deps, Training
 
-        with Loader(recipe, staged.train, workers=self._workers()) as loader:
+        with Loader(recipe, staged.train, workers=self._workers(), share=self.ranks.share) as loader:
             held_out = EvalSet(recipe, staged.eval)
-            state = TrainState.new(recipe, len(loader))
+            state = TrainState.new(recipe, len(loader), self.ranks)
             found = resume.find_newest(run_log, self._store, self.work_dir / "resume")
+            self.ranks.gate(RESUMED)
+            share_state(state, found.snapshot if found else None)
             if found:
-                restore(state, found.snapshot)
                 log.info("Going on from step %d (%s).", found.record.step, found.record.prefix)
             best = run_log.state.best
             self._committer = committer = self._new_committer(run_log, recipe)

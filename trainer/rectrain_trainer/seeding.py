@@ -38,11 +38,11 @@ def seed_operators(seed: int) -> None:
     np.random.seed(second)
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Before one optimizer step: dropout and stochastic depth draw from paddle's generator."""
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
+    """Before one optimizer step: dropout and stochastic depth draw from paddle's generator, a rank's own."""
     import paddle
 
-    paddle.seed(_words(_STEP, seed, step)[0])
+    paddle.seed(_words(_STEP, seed, step, *([rank] if rank else []))[0])
 
 
 def seed_build(seed: int) -> None:

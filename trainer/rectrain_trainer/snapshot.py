@@ -45,7 +45,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class RunShape:
-    """What a position means: batches of this size, in this order, over so many epochs."""
+    """What a position means: batches of this size (over all ranks), in this order, over so many epochs."""
 
     seed: int
     batch_size: int
@@ -65,6 +65,37 @@ def capture(state: TrainState) -> Snapshot:
     )
 
 
+def share_state(state: TrainState, snapshot: Snapshot | None) -> None:
+    """Every rank goes on from rank 0's `snapshot`; from rank 0's first weights, when there is none.
+
+    Raises InvalidSpec, PeerLost.
+    """
+    if not state.ranks.alone:
+        snapshot = _received(state.ranks.same(_told(state, snapshot) if state.ranks.first else None))
+    if snapshot is None:
+        return
+    if snapshot.optimizer:
+        restore(state, snapshot)
+    else:
+        set_params(state.learner.model, snapshot.params)
+
+
+def _told(state: TrainState, snapshot: Snapshot | None) -> dict[str, Any]:
+    """What rank 0 sends: a snapshot's parts; its first weights are one without an optimizer's state."""
+    snapshot = snapshot or dataclasses.replace(capture(state), optimizer={})
+    return {
+        "params": snapshot.params,
+        "optimizer": snapshot.optimizer,
+        "position": asdict(snapshot.position),
+        "shape": asdict(snapshot.shape),
+    }
+
+
+def _received(parts: dict[str, Any]) -> Snapshot:
+    position, shape = Position(**parts["position"]), RunShape(**parts["shape"])
+    return Snapshot(parts["params"], parts["optimizer"], position, shape)
+
+
 def restore(state: TrainState, snapshot: Snapshot) -> None:
     """Put a snapshot into a state built from the same recipe (more epochs are fine).
 
@@ -77,7 +108,7 @@ def restore(state: TrainState, snapshot: Snapshot) -> None:
         have.steps_per_epoch,
     ):
         raise InvalidSpec(
-            f"The checkpoint was made with other data or settings ({have}; now {want}): "
+            f"The checkpoint was made with other data, settings or number of pods ({have}; now {want}): "
             "its place in the epoch would mean other samples. Start a run of its own."
         )
     set_params(state.learner.model, snapshot.params)
@@ -185,7 +216,8 @@ class _ArraysOnly(pickle.Unpickler):
 
 def _shape_of(state: TrainState) -> RunShape:
     recipe = state.recipe
-    return RunShape(recipe.seed, recipe.batch_size, state.steps_per_epoch, recipe.epochs)
+    batch_size = recipe.batch_size * state.ranks.share.world
+    return RunShape(recipe.seed, batch_size, state.steps_per_epoch, recipe.epochs)
 
 
 def _copied(value: Any) -> Any:

@@ -26,7 +26,8 @@ from rectrain_trainer.flight import RUNNING, FlightRecorder
 
 log = logging.getLogger(__name__)
 
-WATCHED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+WATCHED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGUSR1)
+"""SIGUSR1 is our own: a thread has something for the supervisor of one rank among several (`gang`)."""
 _MEMORY_EVENTS: Final = Path("/sys/fs/cgroup/memory.events")
 _MEMORY_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
 
@@ -73,29 +74,49 @@ def supervise(
 
     `variables` are set over this process's own environment.
     """
-    killed_before = _memory_kills()
-    child = subprocess.Popen(
-        command,
-        env=os.environ | (variables or {}),
-        pass_fds=[recorder.fd],
-        start_new_session=True,  # a terminal's Ctrl-C comes to us alone
-    )
+    child = Child.start(command, recorder, variables or {})
     status, told = _watch(child.pid, grace_s)
-    child.returncode = os.waitstatus_to_exitcode(status)  # reaped by us: Popen must not look for it
-    end = ChildEnd(
-        exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
-        signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
-        told_to_stop=told,
-        out_of_memory=_memory_kills() > killed_before,
-    )
-    return conclude(recorder.read(), end)
+    return child.conclude(status, told_to_stop=told)
+
+
+@dataclass
+class Child:
+    """A process that trains, and what its end is read from."""
+
+    pid: int
+    recorder: FlightRecorder
+    _process: subprocess.Popen[bytes]
+    _killed_before: int
+
+    @classmethod
+    def start(cls, command: Sequence[str], recorder: FlightRecorder, variables: Mapping[str, str]) -> "Child":
+        """Run a command that writes the recorder."""
+        killed_before = _memory_kills()
+        process = subprocess.Popen(
+            command,
+            env=os.environ | variables,
+            pass_fds=[recorder.fd],
+            start_new_session=True,  # a terminal's Ctrl-C comes to us alone
+        )
+        return cls(process.pid, recorder, process, killed_before)
+
+    def conclude(self, status: int, *, told_to_stop: bool) -> TerminationResult:
+        """How it ended, from its wait status."""
+        self._process.returncode = os.waitstatus_to_exitcode(status)  # reaped by us: Popen must not look
+        end = ChildEnd(
+            exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+            signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+            told_to_stop=told_to_stop,
+            out_of_memory=_memory_kills() > self._killed_before,
+        )
+        return conclude(self.recorder.read(), end)
 
 
 def _watch(pid: int, grace_s: float) -> tuple[int, bool]:
     """Wait status of the child, and whether it was told to stop."""
     deadline: float | None = None
     while True:
-        status = _reap(pid)
+        status = reap(pid)
         if status is not None:
             return status, deadline is not None
         left = 3600.0 if deadline is None else deadline - time.monotonic()
@@ -103,23 +124,24 @@ def _watch(pid: int, grace_s: float) -> tuple[int, bool]:
             os.kill(pid, signal.SIGKILL)
             left = 60.0
         got = signal.sigtimedwait(WATCHED, left)
-        if got is None or got.si_signo == signal.SIGCHLD:
+        if got is None or got.si_signo in (signal.SIGCHLD, signal.SIGUSR1):
             continue
         if deadline is None:
             deadline = time.monotonic() + grace_s - stop_margin_s(grace_s)
-            _say_stopping(got.si_signo, grace_s)
+            say_stopping(got.si_signo, grace_s)
             os.kill(pid, signal.SIGTERM)
         elif got.si_signo == signal.SIGINT:
             log.warning("Stopping at once.")
             os.kill(pid, signal.SIGKILL)
 
 
-def _say_stopping(signo: int, grace_s: float) -> None:
+def say_stopping(signo: int, grace_s: float) -> None:
+    """What is being done, and for how long."""
     again = " (Ctrl-C again stops at once)" if signo == signal.SIGINT else ""
     log.warning("Told to stop: saving a last checkpoint, for at most %.0f s%s.", grace_s, again)
 
 
-def _reap(pid: int) -> int | None:
+def reap(pid: int) -> int | None:
     """Take every ended process off the table; the child's wait status if it is among them."""
     while True:
         try:

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from rectrain_api.errors import Interrupted, StoreUnavailable
+from rectrain_api.errors import Interrupted, PeerLost, StoreUnavailable
 from rectrain_api.plan import CheckpointInterval, EvalInterval
 from rectrain_api.report import Stage
 from rectrain_api.status import Metrics, Progress
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 LAST_COMMIT_S: Final = 600.0
 """How long the end of training waits for a store that is away."""
+LOST_COMMIT_S: Final = 20.0
+"""How long the last checkpoint is waited for when another pod was lost."""
 _SHOW_EVERY_S: Final = 1.0
 _COMMIT_MARGIN_S: Final = 2.0
 """Of the grace period: for attempt-end, after the last checkpoint."""
@@ -39,6 +41,11 @@ def evaluation_due(interval: EvalInterval, step: Step, total: int) -> bool:
     if interval.unit == "steps":
         return step.step % interval.every == 0
     return step.epoch_done and step.epoch % interval.every == 0
+
+
+def gate_of(step: Step) -> str:
+    """Where the other ranks wait until rank 0 has evaluated."""
+    return f"evaluated-{step.step}"
 
 
 def checkpoint_due(interval: CheckpointInterval, step: int, since_s: float) -> bool:
@@ -84,7 +91,7 @@ class Training:
 
         Raises:
             Interrupted: told to stop; a last checkpoint was committed if time allowed.
-            Fenced, Diverged, StoreUnavailable: as they say.
+            Fenced, Diverged, StoreUnavailable, PeerLost: as they say.
         """
         interrupt, committer = self._deps.interrupt, self._deps.committer
         self._deps.board.enter(Stage.TRAINING)
@@ -99,6 +106,9 @@ class Training:
                 self._catch_up()
                 if interrupt.requested:
                     self._stop()
+            except PeerLost:
+                committer.finish(LOST_COMMIT_S)  # another pod is gone: what waits here needn't be lost too
+                raise
             finally:
                 self._show()
         try:
@@ -117,6 +127,7 @@ class Training:
         accuracy, best = None, False
         if evaluation_due(self._deps.eval_interval, step, self._state.total_steps):
             accuracy, best = self._evaluate(step.epoch)
+            self._state.ranks.gate(gate_of(step))
         last = step.step >= self._state.total_steps
         since = time.monotonic() - self._snapshot_at
         if best or last or checkpoint_due(self._deps.checkpoint_interval, step.step, since):

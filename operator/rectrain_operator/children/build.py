@@ -10,7 +10,7 @@ from rectrain_operator.views import JOB_LABEL
 
 
 def children_of(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> tuple[Manifest, ...]:
-    """Everything that a run needs, the Job last: its pod mounts the others."""
+    """Everything that a run needs, the Job last: its pods mount the others."""
     return (
         plan_config_map(job, plan),
         ca_config_map(job, settings.ca_pem),

@@ -15,18 +15,22 @@ from rectrain_operator.views import TRAINER
 def batch_job(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> Manifest:
     """The Job. Retries are the Job controller's, so training restarts while the operator is down."""
     policy = job.spec.run_policy
+    # Rank 0 decides: it alone publishes the result. Without this a peer that was lost at the very end would
+    # be made again, and wait for pods that don't come any more.
+    success = {"successPolicy": {"rules": [{"succeededIndexes": "0"}]}} if plan.nodes > 1 else {}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": metadata_of(job, job.metadata.name),
         "spec": {
             "completionMode": "Indexed",
-            "completions": 1,
-            "parallelism": 1,
+            "completions": plan.nodes,
+            "parallelism": plan.nodes,
             "suspend": policy.suspend,
             "backoffLimit": policy.max_restarts,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {"rules": failure_rules()},
+            **success,
             "template": pod_template(job, plan, settings),
         },
     }

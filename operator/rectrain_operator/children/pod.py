@@ -1,4 +1,4 @@
-"""The pod that trains: what `rectrain-trainer run` finds when it starts, and what it may not do.
+"""A pod that trains: what `rectrain-trainer run` finds when it starts, and what it may not do.
 
 The trainer is written to exactly this: paths, environment names and mounts. The pod meets the *restricted*
 Pod Security Standard and has no permission in Kubernetes: its only token is for our report server.
@@ -11,7 +11,7 @@ from rectrain_api.report import report_audience
 from rectrain_api.spec import RecTrainingJob, ResourcesSpec
 from rectrain_operator.children.names import CA_KEY, PLAN_KEY, ca_name, labels_of, plan_name
 from rectrain_operator.settings import PodSettings
-from rectrain_operator.views import JOB_UID_LABEL, TRAINER
+from rectrain_operator.views import INDEX_LABEL, JOB_UID_LABEL, TRAINER
 
 USER: Final = 65532
 WORK_DIR: Final = "/var/lib/rectrain"
@@ -21,6 +21,9 @@ CA_DIR: Final = "/etc/rectrain/ca"
 TOKEN_DIR: Final = "/var/run/secrets/rectrain"  # noqa: S105 - a path
 TOKEN_SECONDS: Final = 3600
 CONTROLLER_UID: Final = "metadata.labels['batch.kubernetes.io/controller-uid']"
+RANK: Final = f"metadata.labels['{INDEX_LABEL}']"
+OURS_AMONG_SEVERAL: Final = frozenset({"RECTRAIN_RANK", "RECTRAIN_PEERS", "RECTRAIN_POD_IP"})
+"""Kept from `replicas.env` in a run of one pod too, which must not take itself for one of several."""
 
 
 def pod_template(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> dict[str, Any]:
@@ -39,7 +42,7 @@ def pod_template(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> d
             "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(job, settings)],
+        "containers": [_container(job, plan, settings)],
         "volumes": _volumes(job, plan),
     }
     optional = {
@@ -58,13 +61,13 @@ def pod_template(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> d
     return {"metadata": metadata, "spec": spec}
 
 
-def _container(job: RecTrainingJob, settings: PodSettings) -> dict[str, Any]:
+def _container(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> dict[str, Any]:
     replicas = job.spec.replicas
     container: dict[str, Any] = {
         "name": TRAINER,
         "image": replicas.image or settings.trainer_image,
         "command": ["rectrain-trainer", "run", "--plan", f"{PLAN_DIR}/{PLAN_KEY}"],
-        "env": _environment(job, settings),
+        "env": _environment(job, plan, settings),
         "resources": _resources(replicas.resources, replicas.gpu_resource, replicas.gpus_per_node),
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -89,7 +92,7 @@ def _container(job: RecTrainingJob, settings: PodSettings) -> dict[str, Any]:
     return container
 
 
-def _environment(job: RecTrainingJob, settings: PodSettings) -> list[dict[str, Any]]:
+def _environment(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> list[dict[str, Any]]:
     fields = {
         "RECTRAIN_JOB_UID": CONTROLLER_UID,
         "RECTRAIN_POD_UID": "metadata.uid",
@@ -106,10 +109,20 @@ def _environment(job: RecTrainingJob, settings: PodSettings) -> list[dict[str, A
         "RECTRAIN_REPORT_CA": f"{CA_DIR}/{CA_KEY}",
         "RECTRAIN_TOKEN_FILE": f"{TOKEN_DIR}/token",
     }
-    theirs = [e.to_dict() for e in job.spec.replicas.env if e.name not in {**fields, **values}]
+    if plan.nodes > 1:
+        fields |= {"RECTRAIN_RANK": RANK, "RECTRAIN_POD_IP": "status.podIP"}
+        values["RECTRAIN_PEERS"] = ",".join(_peers(job, plan.nodes))
+    kept = {*fields, *values, *OURS_AMONG_SEVERAL}
+    theirs = [e.to_dict() for e in job.spec.replicas.env if e.name not in kept]
     ours: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
     ours += [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()]
     return [*theirs, *ours]
+
+
+def _peers(job: RecTrainingJob, nodes: int) -> list[str]:
+    """Names of all pods in the order of their ranks. A pod that replaces another has the same name."""
+    name, namespace = job.metadata.name, job.metadata.namespace
+    return [f"{name}-{index}.{name}.{namespace}.svc" for index in range(nodes)]
 
 
 def _resources(spec: ResourcesSpec, gpu_resource: str, gpus: int) -> dict[str, Any]:

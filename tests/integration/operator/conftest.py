@@ -21,6 +21,7 @@ from rectrain_operator import paths
 from rectrain_operator.client import ApiError, KubeClient, load_configuration
 from rectrain_operator.keys import JobKey, Manifest
 from rectrain_operator.limits import WriteLimits
+from rectrain_operator.views import INDEX_LABEL
 from tests.integration.operator.harness import OperatorProcess, install, load
 
 DEADLINE_S = 60.0
@@ -54,11 +55,11 @@ class Hand:
     key: JobKey
     extra: dict[str, Any] = field(default_factory=dict)
 
-    async def create(self, **policy: Any) -> Manifest:
+    async def create(self, *, nodes: int = 1, **policy: Any) -> Manifest:
         """Make the run."""
         manifest = load("minimal.yaml")
         manifest["metadata"]["name"] = self.key.name
-        manifest["spec"]["replicas"] = {"nodeSelector": {"rectrain.dev/no": "node"}}
+        manifest["spec"]["replicas"] = {"nodes": nodes, "nodeSelector": {"rectrain.dev/no": "node"}}
         manifest["spec"]["runPolicy"] = policy
         return await self.client.post(paths.runs(self.key.namespace), manifest)
 
@@ -86,11 +87,12 @@ class Hand:
         items = (await self.client.get(paths.collection("Pod", self.key.namespace), query))["items"]
         return sorted(items, key=lambda p: int(p["metadata"]["resourceVersion"]))
 
-    async def live_pod(self) -> Manifest:
-        """The pod that hasn't ended, once it is there."""
+    async def live_pod(self, index: int = 0) -> Manifest:
+        """The pod of an index that hasn't ended, once it is there."""
 
         async def look() -> Manifest | None:
-            alive = [p for p in await self.pods() if p["status"]["phase"] in ("Pending", "Running")]
+            own = [p for p in await self.pods() if p["metadata"]["labels"].get(INDEX_LABEL) == str(index)]
+            alive = [p for p in own if p["status"]["phase"] in ("Pending", "Running")]
             return alive[0] if alive else None
 
         found: Manifest = await until(f"a pod of {self.key}", look)
@@ -115,9 +117,9 @@ class Hand:
         status = {"phase": phase, "containerStatuses": [container], "conditions": [scheduled]}
         await self.client.merge_patch(path, {"status": status})
 
-    async def start_pod(self) -> Manifest:
-        """Wait for the pod, and let its trainer run."""
-        pod = await self.live_pod()
+    async def start_pod(self, index: int = 0) -> Manifest:
+        """Wait for the pod of an index, and let its trainer run."""
+        pod = await self.live_pod(index)
         await self.set_pod(pod, "Running", {"running": {"startedAt": "2026-01-02T03:04:05Z"}})
         return pod
 

@@ -100,6 +100,48 @@ async def test_bad_data_fails_at_once_in_the_trainers_words(hand: Hand) -> None:
     assert len(await hand.pods()) == 1
 
 
+async def test_several_pods_of_which_index_0_decides(hand: Hand) -> None:
+    await hand.create(nodes=2)
+    first = await hand.start_pod()
+    await hand.until_phase("Pending", but=lambda s: s["message"].startswith("1 of 2 pods runs; pod 1:"))
+    second = await hand.start_pod(1)
+    await hand.until_phase("Preparing", but=lambda s: s["pod"] == first["metadata"]["name"])
+    assert (await hand.report(await hand.token(second), REPORT))[0] == 403
+    assert (await hand.report(await hand.token(first), REPORT))[0] == 204
+    await hand.until_phase("Running")
+    await hand.end_pod(first, 0, DONE)
+    status = await hand.until_phase("Succeeded")
+    assert status["metrics"]["accuracyText"] == "97.0%"
+    assert set(status["restarts"].values()) == {0}
+
+
+async def test_one_of_several_pods_fails_the_run(hand: Hand) -> None:
+    await hand.create(nodes=2)
+    await hand.start_pod()
+    second = await hand.start_pod(1)
+    await hand.until_phase("Preparing")
+    said = "s3://data/digits/label.txt, line 7: no tab between image and text."
+    await hand.end_pod(second, 65, words(exitCode=65, reason="DatasetInvalid", message=said))
+    status = await hand.until_phase("Failed")
+    assert status["message"] == said
+    assert set(status["restarts"].values()) == {0}
+
+
+async def test_a_peer_that_is_lost_is_replaced_alone(hand: Hand) -> None:
+    await hand.create(nodes=2)
+    first = await hand.start_pod()
+    second = await hand.start_pod(1)
+    await hand.until_phase("Preparing")
+    await hand.end_pod(second, 75, words(exitCode=75, reason="Interrupted", message="Told to stop."))
+    status = await hand.until_phase("Restarting")
+    assert status["message"].startswith("1 of 2 pods runs; pod 1: Restarting after Interrupted")
+    assert status["restarts"]["disruption"] == 1
+    await hand.start_pod(1)
+    status = await hand.until_phase("Preparing")
+    assert status["pod"] == first["metadata"]["name"]
+    assert len(await hand.pods()) == 3
+
+
 async def test_a_failure_that_may_pass_restarts(hand: Hand) -> None:
     await hand.create()
     pod = await hand.start_pod()

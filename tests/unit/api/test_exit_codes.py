@@ -41,3 +41,9 @@ def test_the_most_specific_row_wins() -> None:
     assert outcome_of(errors.RunConflict("x")).reason == "RunConflict"
     assert outcome_of(errors.InvalidSpec("x")).reason == "InvalidSpec"
     assert outcome_of(ValueError("x")) == OUTCOMES[errors.InternalError]
+
+
+def test_a_lost_peer_may_come_back() -> None:
+    """Not Ignore: ends without limit would be made again without limit."""
+    assert outcome_of(errors.PeerLost("x")) == (69, "PeerLost", "Count")
+    assert GENERIC_REASONS[69] == "StoreUnavailable"

@@ -65,6 +65,23 @@ def test_eval_interval(interval: int | str, every: int, unit: str) -> None:
     assert (made.every, made.unit) == (every, unit)
 
 
+def test_nodes() -> None:
+    assert plan(job()).nodes == 1
+    assert plan(job(replicas={"nodes": 4})).nodes == 4
+
+
+@pytest.mark.parametrize("nodes", [0, 65])
+def test_nodes_are_bounded(nodes: int) -> None:
+    with pytest.raises(ValidationError, match="nodes"):
+        job(replicas={"nodes": nodes})
+
+
+def test_a_plan_that_was_written_without_nodes_is_of_one_pod() -> None:
+    written = plan(job()).to_dict()
+    del written["nodes"]
+    assert RunPlan.model_validate(written).nodes == 1
+
+
 def test_cache_size_in_bytes() -> None:
     assert plan(job(data={"train": "s3://data/x", "cache": {"size": "2Gi"}})).data.cache_bytes == 2 * 2**30
 
@@ -94,6 +111,7 @@ def test_run_json_round_trips_byte_for_byte() -> None:
         pytest.param({"checkpoint": {"uri": "s3://other/place"}}, True, id="place-may-differ"),
         pytest.param({"s3": {"endpoint": "https://elsewhere"}}, True, id="endpoint-may-differ"),
         pytest.param({"replicas": {"gpusPerNode": 0}}, True, id="devices-may-differ"),
+        pytest.param({"replicas": {"nodes": 4}}, True, id="nodes-may-differ"),
         pytest.param({"data": {"train": "s3://data/set", "cache": {"size": "1Gi"}}}, True, id="cache"),
         pytest.param({"training": {"seed": 1}}, False, id="seed"),
         pytest.param({"training": {"batchSize": 1}}, False, id="batch"),

@@ -222,6 +222,7 @@ def end(attempt: int, reason: str = "InternalError", *, reached: bool = True) ->
         pytest.param([started(1), end(1, reached=False)], {}, 0, id="never-reached-training"),
         pytest.param([started(1), end(1, "Interrupted")], {1}, 0, id="told-to-stop"),
         pytest.param([started(1), end(1, "Fenced")], {1}, 0, id="fenced"),
+        pytest.param([started(1), end(1, "PeerLost")], {1}, 0, id="lost-another-pod"),
         pytest.param(
             [started(1), end(1), started(2), checkpoint(2, 5), started(3), end(3)],
             {},

@@ -62,6 +62,11 @@ def job_failed(reason: str, **changes: Any) -> JobView:
     return job(failed=Note(reason, "said the Job controller", JUST_NOW), **changes)
 
 
+def gang(nodes: int = 2, **changes: Any) -> JobView:
+    """The Job of a run of several pods."""
+    return job(completions=nodes, **changes)
+
+
 def pod(name: str = "run-0-a", **changes: Any) -> PodView:
     """A pod of the Job, waiting."""
     base = PodView(

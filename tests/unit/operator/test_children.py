@@ -65,6 +65,7 @@ def test_the_run_plan_is_whole() -> None:
     stored = RunPlan.model_validate_json(built()["ConfigMap/full-run"]["data"]["run.json"])
     assert str(stored.identity) == "team/full"
     assert stored.training.batch_size == 64
+    assert stored.nodes == 2
 
 
 def test_the_job() -> None:
@@ -73,8 +74,8 @@ def test_the_job() -> None:
         k: spec[k] for k in ("completionMode", "completions", "parallelism", "backoffLimit", "suspend")
     } == {
         "completionMode": "Indexed",
-        "completions": 1,
-        "parallelism": 1,
+        "completions": 2,
+        "parallelism": 2,
         "backoffLimit": 5,
         "suspend": False,
     }
@@ -114,6 +115,9 @@ def test_what_the_trainer_finds() -> None:
         "RECTRAIN_POD_UID": "metadata.uid",
         "RECTRAIN_POD_NAME": "metadata.name",
         "RECTRAIN_NODE": "spec.nodeName",
+        "RECTRAIN_RANK": "metadata.labels['batch.kubernetes.io/job-completion-index']",
+        "RECTRAIN_PEERS": "full-0.full.team.svc,full-1.full.team.svc",
+        "RECTRAIN_POD_IP": "status.podIP",
     }
     assert all("subPath" not in m for m in trainer["volumeMounts"])
     volumes = {v["name"]: v for v in template(children)["spec"]["volumes"]}
@@ -179,6 +183,39 @@ def test_our_labels_and_environment_win() -> None:
     names = [e["name"] for e in container(children)["env"]]
     assert names.count("RECTRAIN_REPORT_URL") == 1
     assert environment(children)["RECTRAIN_REPORT_URL"] == "https://reports:8443"
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_nobody_else_says_who_the_peers_are(nodes: int) -> None:
+    names = ("RECTRAIN_RANK", "RECTRAIN_PEERS", "RECTRAIN_POD_IP")
+    theirs = [{"name": name, "value": "stolen"} for name in names]
+    children = built("minimal.yaml", replicas={"nodes": nodes, "env": theirs})
+    found = [e for e in container(children)["env"] if e["name"] in names]
+    assert len(found) == (3 if nodes > 1 else 0)
+    assert "stolen" not in environment(children).values()
+
+
+def test_rank_0_decides_among_several_pods() -> None:
+    spec = built("minimal.yaml", replicas={"nodes": 3})["Job/minimal"]["spec"]
+    assert (spec["completions"], spec["parallelism"]) == (3, 3)
+    assert spec["successPolicy"] == {"rules": [{"succeededIndexes": "0"}]}
+
+
+def test_one_pod_has_no_peers() -> None:
+    children = built("minimal.yaml")
+    spec = children["Job/minimal"]["spec"]
+    assert (spec["completions"], spec["parallelism"]) == (1, 1)
+    assert "successPolicy" not in spec
+    assert {"RECTRAIN_RANK", "RECTRAIN_PEERS", "RECTRAIN_POD_IP"} & set(environment(children)) == set()
+
+
+def test_peers_have_the_names_that_the_service_gives() -> None:
+    children = built("minimal.yaml", replicas={"nodes": 12})
+    (service,) = [c for c in children.values() if c["kind"] == "Service"]
+    subdomain = template(children)["spec"]["subdomain"]
+    assert subdomain == service["metadata"]["name"]
+    peers = environment(children)["RECTRAIN_PEERS"].split(",")
+    assert peers == [f"minimal-{rank}.{subdomain}.team.svc" for rank in range(12)]
 
 
 def test_the_smallest_manifest() -> None:

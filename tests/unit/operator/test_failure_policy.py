@@ -2,8 +2,8 @@
 
 import pytest
 
-from rectrain_api.status import RecTrainingJobStatus, Restarts
-from rectrain_operator.failure_policy import COUNTED_KEPT, classify, count
+from rectrain_api.status import COUNTED_KEPT, RecTrainingJobStatus, Restarts
+from rectrain_operator.failure_policy import classify, count, to_blame
 from rectrain_operator.views import Note, PodView
 from tests.unit.operator import make
 from tests.unit.operator.make import ended, pod, running, words
@@ -87,8 +87,10 @@ def test_classify(end: PodView, suspending: bool, cause: str, reason: str) -> No
     assert found.message
 
 
-def counting(status: RecTrainingJobStatus, *pods: PodView, max_restarts: int = 3) -> RecTrainingJobStatus:
-    ledger = count(status, pods, suspending=False, max_restarts=max_restarts, now=make.NOW)
+def counting(
+    status: RecTrainingJobStatus, *pods: PodView, max_restarts: int = 3, decided: str = ""
+) -> RecTrainingJobStatus:
+    ledger = count(status, pods, suspending=False, max_restarts=max_restarts, now=make.NOW, decided=decided)
     return status.model_copy(
         update={
             "restarts": ledger.restarts,
@@ -144,6 +146,93 @@ def test_undated_ends_are_not_counted_again() -> None:
     ]
     status = RecTrainingJobStatus()
     for number in range(1, len(pods) + 1):
-        status = counting(status, *pods[:number], max_restarts=99)
+        status = counting(status, *pods[:number], max_restarts=999)
     assert status.restarts == Restarts(failure=len(pods))
-    assert counting(status, *pods, max_restarts=99) == status
+    assert counting(status, *pods, max_restarts=999) == status
+
+
+def test_pods_of_every_index_count() -> None:
+    pods = (
+        ended(75, "run-0-a"),
+        ended(137, "run-1-b", index=1, reason="OOMKilled"),
+        ended(69, "run-2-c", index=2),
+        ended(0, "run-3-d", index=3),
+    )
+    once = counting(RecTrainingJobStatus(), *pods)
+    assert once.restarts == Restarts(disruption=1, oom=1, failure=1)
+    assert counting(once, *pods) == once
+
+
+def test_failures_of_all_indexes_spend_the_same_restarts() -> None:
+    pods = [ended(69, f"run-{n}-a", index=n, at=f"2026-01-02T11:0{n}:00Z") for n in range(3)]
+    status = counting(RecTrainingJobStatus(), *pods, max_restarts=2)
+    assert status.restarts == Restarts(failure=2)
+    assert status.last_interruption is not None
+    assert status.last_interruption.pod == "run-1-a"
+
+
+def test_as_many_pods_as_a_run_may_have_count_once_when_all_end_at_once() -> None:
+    pods = [ended(75, f"run-{n}-a", index=n) for n in range(64)]
+    once = counting(RecTrainingJobStatus(), *pods)
+    assert once.restarts == Restarts(disruption=64)
+    assert counting(once, *pods) == once
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        pytest.param("2026-01-02T11:59:57Z", Restarts(disruption=1), id="before"),
+        pytest.param(make.JUST_NOW, Restarts(), id="in-the-same-second"),
+        pytest.param("2026-01-02T11:59:59Z", Restarts(), id="after"),
+    ],
+)
+def test_who_stops_since_the_end_is_decided_is_not_replaced(at: str, expected: Restarts) -> None:
+    pods = [ended(75, "run-1-a", index=1, at=at)]
+    status = counting(RecTrainingJobStatus(), *pods, decided=make.JUST_NOW)
+    assert status.restarts == expected
+    assert (status.last_interruption is None) == (expected == Restarts())
+    assert status.counted_pods == ["uid-run-1-a"]
+
+
+FIRST, SECOND = "2026-01-02T11:00:01Z", "2026-01-02T11:00:02Z"
+
+
+@pytest.mark.parametrize(
+    ("pods", "blamed"),
+    [
+        pytest.param([], None, id="nobody"),
+        pytest.param(
+            [ended(65, "run-1-b", index=1, at=FIRST), ended(75, "run-0-a", at=SECOND)],
+            "run-1-b",
+            id="what-never-passes-before-who-was-told",
+        ),
+        pytest.param(
+            [ended(65, "run-1-b", index=1, at=FIRST), ended(70, "run-0-a", at=SECOND)],
+            "run-1-b",
+            id="what-never-passes-before-a-failure",
+        ),
+        pytest.param(
+            [ended(137, "run-0-a", at=FIRST), ended(75, "run-1-b", index=1, at=SECOND)],
+            "run-0-a",
+            id="out-of-memory-before-who-was-told",
+        ),
+        pytest.param(
+            [ended(69, "run-0-b", at=FIRST), ended(137, "run-1-a", index=1, at=SECOND, **DELETED)],
+            "run-0-b",
+            id="a-failure-before-who-was-told-and-was-slow",
+        ),
+        pytest.param(
+            [ended(70, "run-1-b", index=1, at=SECOND), ended(70, "run-0-a", at=FIRST)],
+            "run-1-b",
+            id="the-newest-failure",
+        ),
+        pytest.param(
+            [ended(75, "run-1-b", index=1, at=SECOND), ended(75, "run-0-a", at=FIRST)],
+            "run-1-b",
+            id="else-the-newest",
+        ),
+    ],
+)
+def test_to_blame(pods: list[PodView], blamed: str | None) -> None:
+    end = to_blame([classify(p, suspending=False, now=make.NOW) for p in pods])
+    assert (end and end.pod.name) == blamed

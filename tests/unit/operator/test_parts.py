@@ -96,11 +96,28 @@ def test_job_view() -> None:
     view = job_view(
         {
             "metadata": {"name": "run", "uid": "u", "resourceVersion": "3", "deletionTimestamp": "t"},
-            "spec": {"backoffLimit": 4},
+            "spec": {"backoffLimit": 4, "completions": 3},
             "status": {"conditions": [done]},
         }
     )
     assert (view.finished, view.deleting, view.owner_uid, view.backoff_limit) == (True, True, "", 4)
+    assert (view.completions, view.decided) == (3, "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"), [("SuccessCriteriaMet", "succeeding"), ("FailureTarget", "failing")]
+)
+def test_a_job_of_which_the_end_is_decided(kind: str, found: str) -> None:
+    decided = {"type": kind, "status": "True", "lastTransitionTime": make.JUST_NOW}
+    view = job_view(
+        {
+            "metadata": {"name": "run", "uid": "u", "resourceVersion": "3"},
+            "spec": {},
+            "status": {"conditions": [decided]},
+        }
+    )
+    assert (view.finished, view.decided, view.completions) == (False, make.JUST_NOW, 1)
+    assert getattr(view, found) is not None
 
 
 def cluster() -> Cluster:
@@ -121,6 +138,14 @@ def test_versions_never_go_back() -> None:
     found = known.runs.get(KEY)
     assert found is not None
     assert found["metadata"]["resourceVersion"] == "9"
+
+
+def test_all_pods_of_a_run_may_go_at_once() -> None:
+    known = cluster()
+    for index in range(64):
+        known.pods.put(KEY, make.running(f"run-{index}-a", index=index))
+        known.pods.mark_gone(KEY, f"uid-run-{index}-a")
+    assert len(known.pods.of(KEY)) == 64
 
 
 def test_a_deleted_run_does_not_take_its_successor_along() -> None:

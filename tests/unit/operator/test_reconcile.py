@@ -11,8 +11,8 @@ from rectrain_operator.keys import JobKey
 from rectrain_operator.queue import WorkQueue
 from rectrain_operator.reconcile import Reconciler
 from rectrain_operator.report_server import ReportServer
-from rectrain_operator.tokens import Tokens
-from rectrain_operator.views import PodView
+from rectrain_operator.tokens import Bearer, Tokens
+from rectrain_operator.views import JobView, PodView
 from tests.unit.operator import make
 from tests.unit.operator.test_queue import Clock
 
@@ -54,15 +54,19 @@ def known(*pods: PodView) -> Cluster:
 async def status_after(cluster: Cluster) -> dict[str, Any]:
     """The status that one step writes."""
     api = Api()
-    reconciler = Reconciler(
+    await reconciler(api, cluster).reconcile(KEY)
+    return api.status
+
+
+def reconciler(api: Api, cluster: Cluster) -> Reconciler:
+    """One that asks this API server."""
+    return Reconciler(
         api,  # type: ignore[arg-type]
         cluster,
         lambda: make.SETTINGS,
         now=lambda: make.NOW,
         instance="test",
     )
-    await reconciler.reconcile(KEY)
-    return api.status
 
 
 LAST_WORDS = make.words(75, "Interrupted", "Oh.", attempt=5, checkpoint=make.checkpoint())
@@ -92,6 +96,36 @@ async def test_a_pod_of_a_job_that_was_made_again_still_counts() -> None:
     assert status["attempt"] == 5
 
 
+PODS_PATH = "/api/v1/namespaces/team/pods"
+FAILED = make.job_failed("PodFailurePolicy", version=2, completions=2)
+COMPLETE = replace(make.complete(), version=2, completions=2)
+
+
+@pytest.mark.parametrize(
+    ("batch", "pods", "looks"),
+    [
+        pytest.param(FAILED, [make.ended(65), make.running("run-1-b", index=1)], True, id="a-peer-not-seen"),
+        pytest.param(
+            FAILED, [make.running(), make.ended(65, "run-1-b", index=1)], True, id="index-0-not-seen"
+        ),
+        pytest.param(FAILED, [make.ended(75)], True, id="no-pod-of-an-index"),
+        pytest.param(FAILED, [make.ended(75), make.ended(65, "run-1-b", index=1)], False, id="all-seen"),
+        pytest.param(
+            COMPLETE, [make.running(), make.ended(0, "run-1-b", index=1)], True, id="only-a-peers-success"
+        ),
+        pytest.param(COMPLETE, [make.ended(0)], False, id="the-success-of-index-0"),
+    ],
+)
+async def test_ends_that_were_not_seen_are_looked_for_once(
+    batch: JobView, pods: list[PodView], looks: bool
+) -> None:
+    cluster = known(*pods)
+    cluster.jobs.put(KEY, batch)
+    api = Api()
+    await reconciler(api, cluster).reconcile(KEY)
+    assert (PODS_PATH in api.asked) is looks
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -110,6 +144,26 @@ async def test_a_report_for_what_is_no_name_asks_nothing(path: str) -> None:
         answer = await http.put(path, headers={"Authorization": "Bearer x"})
     assert answer.status == 404
     assert api.asked == []
+
+
+class AnyBearer:
+    """Stands in for Tokens: a token is the name of its pod."""
+
+    async def bearer(self, token: str, audience: str) -> Bearer:
+        return Bearer("team", token, f"uid-{token}")
+
+
+@pytest.mark.parametrize(("bearer", "answer"), [("run-0-a", 204), ("run-1-b", 403)])
+async def test_of_several_pods_index_0_alone_may_report(bearer: str, answer: int) -> None:
+    cluster = known(make.running(), make.running("run-1-b", index=1))
+    app = ReportServer(Api(), cluster, AnyBearer()).application()  # type: ignore[arg-type]
+    async with TestClient(TestServer(app)) as http:
+        put = await http.put(
+            "/v1/namespaces/team/rectrainingjobs/run/progress",
+            headers={"Authorization": f"Bearer {bearer}"},
+            data=make.report().model_dump_json(by_alias=True),
+        )
+    assert put.status == answer
 
 
 async def test_a_namesakes_pod_may_not_report() -> None:

@@ -22,7 +22,7 @@ def test_losses_equal_upstreams_bit_for_bit(
     # 2 x 13 steps; geometry, dropout and augmentation as the preset has them
     recipe = make_recipe(preset, epochs=2, batch_size=4)
     # Upstream seeds once, not at every step: for this comparison neither do we.
-    monkeypatch.setattr(seeding, "seed_step", lambda _seed, _step: None)
+    monkeypatch.setattr(seeding, "seed_step", lambda *_: None)
     with Loader(recipe, loose(digits)) as loader:
         theirs = build_learner(recipe, len(loader))
         paddle.seed(99)

@@ -1,0 +1,195 @@
+"""Supervisors of one run's pods over small children: who ends with what, and who stays."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from rectrain_trainer.gang import FRUITLESS_ROUNDS
+from rectrain_trainer.meeting import free_port
+from tests.support.waiting import wait_until
+
+DRIVER = """
+import logging, os, sys
+from rectrain_trainer import gang
+from rectrain_trainer.meeting import Seat
+from rectrain_trainer.supervisor import block_signals
+block_signals()
+logging.basicConfig(level=logging.INFO)
+logging.info("the supervisor is ready")
+child, rank, address, port, patience = sys.argv[1:]
+gang.BLAME_S, gang.LAST_WORDS_S = 1.5, 5.0
+seat = Seat(int(rank), (address, address), "job-1", address, int(port))
+def command_for(recorder, until):
+    return [sys.executable, "-c", child, str(recorder.fd), until, rank, str(os.getpid())]
+result = gang.supervise_rank(
+    command_for, seat, grace_s=20, gpus=0, variables={}, patience_s=float(patience)
+)
+print(result.to_termination_message(), flush=True)
+sys.exit(result.exit_code)
+"""
+
+CHILD = """
+import os, signal, sys, time
+from rectrain_api.report import TerminationResult
+from rectrain_trainer.flight import FlightRecorder
+from rectrain_trainer.child import _die_with
+_die_with(int(sys.argv[4]))
+recorder = FlightRecorder(int(sys.argv[1]))
+until, rank = sys.argv[2], int(sys.argv[3])
+def end(code, reason, reached=False):
+    recorder.write(TerminationResult(exit_code=code, reason=reason, message=reason, reached_training=reached))
+    os._exit(code)
+if until == "looked":
+    LOOKS
+print("round", rank, os.environ["PADDLE_TRAINER_ID"], file=sys.stderr, flush=True)
+"""
+TRAINS = """
+signal.signal(signal.SIGTERM, lambda *_: end(75, "Interrupted"))
+while True: time.sleep(60)
+"""
+
+
+class Pod:
+    """One supervisor under way."""
+
+    def __init__(self, child: str, rank: int, place: tuple[str, int], patience_s: float, looks: str) -> None:
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it goes with the object
+        child = CHILD.replace("LOOKS", looks) + child
+        arguments = [child, str(rank), place[0], str(place[1]), str(patience_s)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            start_new_session=True,
+        )
+
+    def said(self) -> str:
+        self.errors.seek(0)
+        return self.errors.read()
+
+    def rounds(self) -> int:
+        return self.said().count("\nround ") + self.said().startswith("round ")
+
+    def until_round(self, number: int) -> None:
+        wait_until(lambda: self.rounds() >= number, 30, lambda: f"round {number}; it said:\n{self.said()}")
+
+    def result(self) -> tuple[int, dict[str, Any]]:
+        out, _ = self.process.communicate(timeout=60)
+        return self.process.returncode, json.loads(out.splitlines()[-1])
+
+
+Start = Callable[..., Pod]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    address = f"127.{random.randint(1, 250)}.{random.randint(1, 250)}.1"
+    place, pods = (address, free_port(address)), []
+
+    def one(rank: int, child: str = TRAINS, patience_s: float = 60, looks: str = 'end(0, "Checked")') -> Pod:
+        pods.append(Pod(child, rank, place, patience_s, looks))
+        return pods[-1]
+
+    yield one
+    for pod in pods:
+        pod.process.kill()
+        pod.process.communicate()
+        pod.errors.close()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_others_are_not_waited_for_for_ever(start: Start, rank: int) -> None:
+    code, said = start(rank, patience_s=1).result()
+    assert (code, said["reason"]) == (69, "PeerLost")
+    assert "Not all 2 pods of the run came" in said["message"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_told_to_stop_while_waiting_it_goes_at_once(start: Start, rank: int) -> None:
+    pod = start(rank)
+    wait_until(lambda: "the supervisor is ready" in pod.said(), 30, "it runs")
+    pod.process.send_signal(signal.SIGTERM)
+    code, said = pod.result()
+    assert (code, said["reason"]) == (75, "Interrupted")
+
+
+def test_what_rank_0_finds_before_needs_no_other_pod(start: Start) -> None:
+    """A run that is finished, or a place that is another's."""
+    for code, reason in ((0, "AlreadyComplete"), (78, "RunConflict")):
+        ended, said = start(0, looks=f"end({code}, '{reason}')").result()
+        assert (ended, said["reason"]) == (code, reason)
+
+
+@pytest.mark.parametrize(
+    ("child", "code"),
+    [
+        pytest.param('end(65, "DatasetInvalid")', 65, id="its-own-error"),
+        pytest.param("os.kill(os.getpid(), 11)", 139, id="crash"),
+        pytest.param("os.kill(os.getpid(), 9)", 137, id="killed-for-memory"),
+    ],
+)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_the_pod_at_fault_leaves(start: Start, child: str, code: int, rank: int) -> None:
+    bad, good = start(rank, child), start(1 - rank)
+    assert bad.result()[0] == code
+    wait_until(lambda: "Waiting for all pods" in good.said(), 30, good.said)
+    assert good.process.poll() is None
+    start(rank)
+    good.until_round(2)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_crash_of_anothers_loss_is_not_its_own_fault(start: Start, rank: int) -> None:
+    """As a library that aborts when its peer goes: the pod stays, and is there for the next round."""
+    victim = start(rank, "time.sleep(1)\nos.kill(os.getpid(), signal.SIGABRT)")
+    killed = start(1 - rank)
+    victim.until_round(1)
+    killed.process.kill()
+    wait_until(lambda: "Waiting for all pods" in victim.said(), 30, victim.said)
+    assert victim.process.poll() is None
+
+
+def test_a_link_that_breaks_again_and_again_is_given_up(start: Start) -> None:
+    """Both pods live and hear each other; their ranks don't: a network policy, say."""
+    breaks = 'time.sleep(0.1)\nend(69, "PeerLost")'
+    host, guest = start(0, breaks), start(1, breaks)
+    code, said = host.result()
+    assert (code, said["reason"]) == (69, "PeerLost")
+    assert f"{FRUITLESS_ROUNDS} times" in said["message"]
+    assert guest.process.poll() is None
+    assert host.rounds() == FRUITLESS_ROUNDS
+
+
+def test_a_finished_rank_waits_for_rank_0_and_ends_well_with_it(start: Start) -> None:
+    done = 'end(0, "Completed", True)'
+    host = start(0, "time.sleep(1.5)\n" + done)
+    guest = start(1, done)
+    assert host.result()[0] == 0
+    code, said = guest.result()
+    assert (code, said["reason"]) == (0, "Completed")
+
+
+def test_rank_0_that_fails_after_training_needs_the_finished_rank_again(start: Start) -> None:
+    guest = start(1, 'end(0, "Completed", True)')
+    host = start(0, 'time.sleep(1)\nend(70, "InternalError", True)')
+    assert host.result()[0] == 70
+    start(0)
+    guest.until_round(2)
+    assert guest.process.poll() is None
+
+
+def test_a_deaf_process_is_killed_at_the_deadline(start: Start) -> None:
+    """In NCCL a rank hangs for ever when its peer is gone."""
+    hangs = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(60)"
+    host, guest = start(0, hangs), start(1)
+    guest.until_round(1)
+    guest.process.kill()
+    wait_until(lambda: "Waiting for all pods" in host.said(), 30, host.said)

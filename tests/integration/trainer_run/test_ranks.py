@@ -1,0 +1,165 @@
+"""A run of two ranks: two trainers that believe they are pods, each at a loopback address of its own."""
+
+import random
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rectrain_api.plan import plan as plan_of
+from rectrain_api.records import AttemptEnd, CheckpointRecord
+from rectrain_api.spec import RecTrainingJob
+from tests.integration.trainer_run.conftest import Place, Started, Trainer
+from tests.support.waiting import wait_until
+
+Manifest = Callable[..., dict[str, Any]]
+LONG = {"epochs": 12, "interval": 3}
+"""48 samples in steps of 2 x 8: 3 steps an epoch, 36 in all."""
+
+
+@dataclass
+class Pods:
+    """The pods of one run."""
+
+    trainer: Trainer
+    plan: Path
+    net: str
+
+    def start(self, rank: int, **env: str) -> Started:
+        return self.trainer.start_with(
+            ["run", "--plan", str(self.plan)],
+            RECTRAIN_PEERS=f"{self.net}.1,{self.net}.2",
+            RECTRAIN_RANK=str(rank),
+            RECTRAIN_POD_IP=f"{self.net}.{rank + 1}",
+            RECTRAIN_JOB_UID="job-1",
+            **env,
+        )
+
+    def both(self) -> tuple[Started, Started]:
+        return self.start(0), self.start(1)
+
+
+@pytest.fixture
+def pods(trainer: Trainer, manifest: Manifest, tmp_path: Path) -> Callable[..., Pods]:
+    def make(**changes: Any) -> Pods:
+        job = manifest(**({"batch_size": 8, "replicas": {"nodes": 2, "gpusPerNode": 0}} | changes))
+        path = tmp_path / "run.json"
+        path.write_text(plan_of(RecTrainingJob.model_validate(job)).to_json())
+        return Pods(trainer, path, f"127.{random.randint(1, 250)}.{random.randint(1, 250)}")
+
+    return make
+
+
+def checkpoints(place: Place, attempt: int) -> list[int]:
+    return [r.step for r in place.records() if isinstance(r, CheckpointRecord) and r.attempt == attempt]
+
+
+def committed(place: Place, step: int, attempt: int = 1) -> Callable[[], bool]:
+    return lambda: any(s >= step for s in checkpoints(place, attempt))
+
+
+def trained_steps(place: Place, attempt: int) -> list[int]:
+    return [row["step"] for row in place.metrics(attempt) if row["kind"] == "train"]
+
+
+def test_two_ranks_train_one_model(pods: Callable[..., Pods], place: Place) -> None:
+    first, second = pods(epochs=3).both()
+    one, other = first.wait(), second.wait()
+    assert (one.code, other.code) == (0, 0), one.errors + other.errors
+    assert one.result["progress"]["steps"] == 9, "3 epochs of 48 samples in steps of 2 x 8"
+    assert "Rank 1 of 2" in other.message
+    state = place.state()
+    assert state.attempt == 1
+    assert state.final is not None
+    assert state.final.step == 9
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_pod_is_waited_for_and_all_go_on_from_the_checkpoint(
+    pods: Callable[..., Pods], place: Place, lost: int
+) -> None:
+    run = pods(**LONG)
+    both = run.both()
+    both[lost].until(committed(place, 6), "a checkpoint of step 6")
+    both[lost].kill()
+    stays = both[1 - lost]
+    stays.until(lambda: "Waiting for all pods" in stays.errors(), "the other one waits")
+    saved = max(checkpoints(place, 1))
+    again = run.start(lost)
+    ends = [stays.wait(), again.wait()]
+    assert [end.code for end in ends] == [0, 0], ends[0].errors + ends[1].errors
+    assert place.state().attempt == 2
+    assert trained_steps(place, 2)[0] == saved + 1
+    final = place.state().final
+    assert final is not None
+    assert final.step == 36
+
+
+def test_a_pod_told_to_stop_has_rank_0_save_first(pods: Callable[..., Pods], place: Place) -> None:
+    run = pods(epochs=60, interval=1000)
+    first, second = run.both()
+    first.until(lambda: trained_steps(place, 1), "a first step")
+    second.process.send_signal(signal.SIGTERM)
+    ended = second.wait()
+    assert (ended.code, ended.result["reason"]) == (75, "Interrupted"), ended.errors
+    (end,) = (r for r in place.records() if isinstance(r, AttemptEnd))
+    assert end.reason == "Interrupted"
+    assert [end.step] == checkpoints(place, 1), "nothing was lost"
+    first.until(lambda: "Waiting for all pods" in first.errors(), "rank 0 waits")
+    first.process.send_signal(signal.SIGTERM)
+    ended = first.wait()
+    assert (ended.code, ended.result["reason"]) == (75, "Interrupted"), ended.errors
+    assert "waiting for the other pods" in ended.message
+
+
+def test_rank_0_told_to_stop_saves_while_the_other_takes_part(
+    pods: Callable[..., Pods], place: Place
+) -> None:
+    first, second = pods(epochs=60, interval=1000).both()
+    first.until(lambda: trained_steps(place, 1), "a first step")
+    for one in (second, first):  # as a suspended Job does, to all at once
+        one.process.send_signal(signal.SIGTERM)
+    ends = [first.wait(), second.wait()]
+    assert [end.code for end in ends] == [75, 75], ends[0].errors + ends[1].errors
+    (end,) = (r for r in place.records() if isinstance(r, AttemptEnd))
+    assert [end.step] == checkpoints(place, 1), "nothing was lost"
+
+
+def test_a_fault_that_is_the_users_ends_the_pod(pods: Callable[..., Pods]) -> None:
+    """Rank 1 finds it; its pod says so and leaves, which fails the Job; rank 0 waits to be told."""
+    run = pods(data={"train": "s3://no-such-bucket-here/set"})
+    first, second = run.both()
+    ends = {first.process: first, second.process: second}
+    wait_until(lambda: any(p.poll() is not None for p in ends), 120, "one of them ends")
+    gone = next(one for process, one in ends.items() if process.poll() is not None).wait()
+    assert gone.code == 66, gone.errors
+    assert "no-such-bucket-here" in gone.message
+
+
+def test_a_finished_run_needs_no_other_pod(pods: Callable[..., Pods], place: Place) -> None:
+    run = pods(epochs=1)
+    ends = [one.wait() for one in run.both()]
+    assert [end.code for end in ends] == [0, 0], ends[0].errors + ends[1].errors
+    alone = run.start(0).wait()
+    assert (alone.code, alone.result["reason"]) == (0, "AlreadyComplete"), alone.errors
+
+
+def test_other_numbers_of_pods_are_refused(
+    pods: Callable[..., Pods], trainer: Trainer, place: Place, manifest: Manifest
+) -> None:
+    first, second = pods(**LONG).both()
+    first.until(committed(place, 3), "a checkpoint")
+    first.kill()
+    second.kill()
+    ended = trainer.run(manifest(batch_size=8, **LONG))
+    assert ended.code == 78, ended.errors
+    assert "number of pods" in ended.message
+
+
+def test_a_laptop_says_that_it_is_one_machine(trainer: Trainer, manifest: Manifest) -> None:
+    ended = trainer.run(manifest(replicas={"nodes": 2, "gpusPerNode": 0}))
+    assert (ended.code, ended.result["reason"]) == (64, "Usage")
+    assert "replicas.nodes" in ended.message

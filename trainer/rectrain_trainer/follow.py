@@ -1,0 +1,52 @@
+"""A rank beside rank 0: trains along, step by step, and keeps nothing.
+
+Called by the run in every pod but that of rank 0. It holds no state of its own: weights, optimizer and
+position come from rank 0 at the start of each round, gradients are averaged at every step.
+"""
+
+import time
+from typing import Final
+
+from rectrain_api.plan import RunPlan
+from rectrain_api.report import Stage
+from rectrain_api.status import Reason
+from rectrain_trainer.board import Board
+from rectrain_trainer.config import Recipe
+from rectrain_trainer.outcome import Outcome
+from rectrain_trainer.ranks import Ranks
+from rectrain_trainer.stage import Staged
+
+RESUMED: Final = "resumed"
+"""The gate behind which rank 0 shares the state that all go on from."""
+_SHOW_EVERY_S: Final = 1.0
+
+
+def follow(
+    plan: RunPlan, staged: Staged, recipe: Recipe, ranks: Ranks, board: Board, workers: int
+) -> Outcome:
+    """Train to the end of the last epoch. Raises PeerLost, and what training raises."""
+    from rectrain_trainer.loader import Loader
+    from rectrain_trainer.loop import TrainState, train
+    from rectrain_trainer.snapshot import share_state
+    from rectrain_trainer.train import evaluation_due, gate_of, progress_of
+
+    ranks.open()
+    with Loader(recipe, staged.train, workers=workers, share=ranks.share) as loader:
+        state = TrainState.new(recipe, len(loader), ranks)
+        ranks.gate(RESUMED)
+        share_state(state, None)
+        board.enter(Stage.TRAINING)
+        shown_at = 0.0
+        for step in train(state, loader):
+            if time.monotonic() - shown_at >= _SHOW_EVERY_S:
+                shown_at = time.monotonic()
+                shown = progress_of(
+                    step.epoch, recipe.epochs, step.step, state.total_steps, board.stage, None
+                )
+                board.update(reached_training=True, progress=shown)
+            if step.step < state.total_steps and evaluation_due(
+                plan.training.eval_interval, step, state.total_steps
+            ):
+                ranks.gate(gate_of(step))
+    rank, world = ranks.share.rank, ranks.share.world
+    return Outcome(Reason.COMPLETED, f"Rank {rank} of {world} has trained its part.")

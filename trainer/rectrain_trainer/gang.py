@@ -1,0 +1,274 @@
+"""Supervises one rank among the pods of a run: starts its process when all are there, again and again.
+
+Called by the command line, for runs with several pods, in place of `supervisor.supervise`. Rank 0's process
+is the run as a pod alone would do it: it takes an attempt in the log, resumes, trains, publishes. The other
+ranks' processes hold nothing that is worth keeping, so they are ended without a word.
+
+    wait for all → round: rank 0's process and the others' → over → wait for all → …
+
+A round is over for all when a pod is lost, when one is told to stop (rank 0 saves a last checkpoint first),
+or when rank 0's process ends. Only the pod at fault leaves; the others stay and wait, since they hold staged
+data and devices, but not for ever (`PATIENCE_S`).
+"""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from rectrain_api.errors import Interrupted, PeerLost
+from rectrain_api.exit_codes import EX_FENCED, EX_OK, codes_with, outcome_of
+from rectrain_api.report import TerminationResult
+from rectrain_api.status import Reason
+from rectrain_trainer.flight import FlightRecorder
+from rectrain_trainer.meeting import Event, Seat, Word, meet
+from rectrain_trainer.outcome import Until
+from rectrain_trainer.ranks import RANK, WORLD
+from rectrain_trainer.supervisor import WATCHED, Child, reap, say_stopping, stop_margin_s
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S: Final = 1800.0
+"""How long the other pods are waited for."""
+LAST_WORDS_S: Final = 30.0
+"""For rank 0's process to commit what waits, after another rank was lost; in NCCL it may hang for ever."""
+BLAME_S: Final = 5.0
+"""A process that failed may have failed of another pod's loss: that is known within this time."""
+FRUITLESS_ROUNDS: Final = 3
+"""So many rounds in a row that broke before the first step, though nobody left, end the pod."""
+_ENDED: Final = (Word.OVER, Word.LOST, Word.BROKEN)
+_OF_ITS_OWN: Final = {*codes_with("FailJob"), EX_FENCED}
+"""Ends that no other pod can have brought about."""
+
+CommandFor = Callable[[FlightRecorder, Until], Sequence[str]]
+
+
+def supervise_rank(
+    command_for: CommandFor,
+    seat: Seat,
+    *,
+    grace_s: float,
+    gpus: int,
+    variables: Mapping[str, str],
+    patience_s: float = PATIENCE_S,
+) -> TerminationResult:
+    """Run this rank to the end of the run. Call `block_signals` first."""
+    rank = _Rank(command_for, seat, grace_s, gpus, variables, patience_s)
+    with rank.meeting:
+        return rank.run()
+
+
+class _Rank:
+    def __init__(
+        self,
+        command_for: CommandFor,
+        seat: Seat,
+        grace_s: float,
+        gpus: int,
+        variables: Mapping[str, str],
+        patience_s: float,
+    ) -> None:
+        self._command_for = command_for
+        self._seat = seat
+        self._first = seat.rank == 0
+        self._grace_s, self._patience_s = grace_s, patience_s
+        self._gpus, self._variables = gpus, variables
+        self._told: int | None = None
+        """The signal that told this pod to stop."""
+        self._done = False
+        self._over = ""
+        """Why the round is over; empty while it isn't."""
+        self._left = self._asked = False
+        """A pod left the round; asked that rank 0 saves."""
+        self.meeting = meet(seat, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+
+    def run(self) -> TerminationResult:
+        """Round after round; the last words of this pod."""
+        if self._first and (looked := self._look()) is not None:
+            return looked
+        fruitless = 0
+        while True:
+            self.meeting.ready()
+            store = self._wait_for_round()
+            if store is None:
+                return self._without_round()
+            result = self._round(store)
+            last = self._last_words(result)
+            if last is not None:
+                return last
+            fruitless = 0 if self._left or self._asked or result.reached_training else fruitless + 1
+            if self._first and fruitless >= FRUITLESS_ROUNDS:
+                return _bad_end(
+                    PeerLost(f"{result.message} So it was {fruitless} times before the first step.")
+                )
+            log.warning("The round is over (%s). Waiting for all pods.", self._over or result.message)
+
+    # -- between rounds
+
+    def _look(self) -> TerminationResult | None:
+        """The end, if the run's place is another's, or the run finished: that needs no other pod."""
+        recorder = FlightRecorder.new()
+        child = Child.start(self._command_for(recorder, "looked"), recorder, self._variables)
+        result = child.conclude(self._watch(child.pid), told_to_stop=self._told is not None)
+        return None if result.reason == Reason.CHECKED else result
+
+    def _wait_for_round(self) -> str | None:
+        """Address of the next round's store; None if there is to be none."""
+        until = time.monotonic() + self._patience_s
+        while self._told is None and not self._done:
+            left = until - time.monotonic()
+            if left <= 0:
+                return None
+            event = self._next(left)
+            if event is not None and event.word is Word.GO:
+                return event.store
+        return None
+
+    def _without_round(self) -> TerminationResult:
+        if self._done:
+            return self._good_end()
+        if self._told is not None:
+            return _bad_end(Interrupted("Told to stop while waiting for the other pods of the run."))
+        minutes = self._patience_s / 60
+        return _bad_end(
+            PeerLost(
+                f"Not all {self._seat.world} pods of the run came within {minutes:.0f} minutes: see what "
+                "keeps the others (kubectl get pods), or set replicas.nodes to what the cluster has."
+            )
+        )
+
+    # -- a round
+
+    def _round(self, store: str) -> TerminationResult:
+        """One process, to its end."""
+        self._over = ""
+        self._left = self._asked = False
+        recorder = FlightRecorder.new()
+        child = Child.start(self._command_for(recorder, "end"), recorder, self._environment(store))
+        status = self._watch(child.pid)
+        result = child.conclude(status, told_to_stop=self._told is not None)
+        os.close(recorder.fd)
+        if not self._first and result.exit_code == EX_OK:
+            self.meeting.tell(Word.FINISHED)
+            self._wait_for_the_end()
+        return result
+
+    def _environment(self, store: str) -> dict[str, str]:
+        """What Paddle wants to know; its endpoints are names for its own bookkeeping, and aren't used."""
+        endpoints = [f"{name}:{self._seat.port}" for name in self._seat.names]
+        return {
+            **self._variables,
+            RANK: str(self._seat.rank),
+            WORLD: str(self._seat.world),
+            "PADDLE_MASTER": store,
+            "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
+            "PADDLE_CURRENT_ENDPOINT": endpoints[self._seat.rank],
+            "PADDLE_DISTRI_BACKEND": "nccl" if self._gpus else "gloo",
+            "FLAGS_selected_gpus": "0",
+            # How long its store is waited for; staging may take long, and we end it when a pod is lost.
+            "FLAGS_stop_check_timeout": str(7 * 24 * 3600),
+        }
+
+    def _watch(self, pid: int) -> int:
+        """Wait status of the process. It is ended when its time is up."""
+        deadline: float | None = None
+        while (status := reap(pid)) is None:
+            left = 3600.0 if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                os.kill(pid, signal.SIGKILL)
+                left = 60.0
+            told_before, ended_before = self._told, bool(self._over)
+            event = self._next(left)
+            if self._told is not None and told_before is None:
+                deadline = self._sooner(deadline, self._grace_s - stop_margin_s(self._grace_s))
+                self._stop(pid)
+            elif event is not None and event.word is Word.STOP and not self._asked:
+                self._asked = True
+                log.warning("%s: saving a last checkpoint.", event.why)
+                deadline = self._sooner(deadline, self._grace_s - stop_margin_s(self._grace_s))
+                os.kill(pid, signal.SIGTERM)
+            elif self._done or (self._over and not ended_before):
+                deadline = self._sooner(deadline, LAST_WORDS_S if self._first else 0.0)
+        return status
+
+    def _stop(self, pid: int) -> None:
+        """This pod was told to stop: rank 0's process saves, the others take part until it has."""
+        assert self._told is not None
+        say_stopping(self._told, self._grace_s)
+        if self._first:
+            os.kill(pid, signal.SIGTERM)
+        else:
+            self.meeting.tell(Word.STOP)
+
+    def _wait_for_the_end(self) -> None:
+        """Nothing is left to train for this rank; rank 0 evaluates and exports. It may fail, and need us."""
+        while self._told is None and not self._done and not self._over:
+            self._next(3600.0)
+
+    # -- after a round
+
+    def _last_words(self, result: TerminationResult) -> TerminationResult | None:
+        """This pod's last words, or None when it stays for another round; the others are told."""
+        return self._host_words(result) if self._first else self._guest_words(result)
+
+    def _host_words(self, result: TerminationResult) -> TerminationResult | None:
+        if result.exit_code == EX_OK:
+            self.meeting.tell(Word.DONE)
+            return result
+        stays = self._told is None and (self._asked or self._is_of_others(result))
+        self.meeting.tell(Word.OVER, f"rank 0 ended with {result.reason}")
+        return None if stays else result
+
+    def _guest_words(self, result: TerminationResult) -> TerminationResult | None:
+        if self._done:
+            return self._good_end()
+        if self._told is not None:
+            return _bad_end(Interrupted("Told to stop; the run goes on when all its pods are back."))
+        if result.exit_code == EX_OK or self._over:
+            return None
+        if not self._is_of_others(result):
+            return result
+        if not self._over:
+            self.meeting.tell(Word.BROKEN)
+        return None
+
+    def _is_of_others(self, result: TerminationResult) -> bool:
+        """Whether a process failed since another pod was lost: it says so, or that is heard soon after."""
+        if result.exit_code in _OF_ITS_OWN:
+            return False
+        until = time.monotonic() + BLAME_S
+        while not self._over and self._told is None and (left := until - time.monotonic()) > 0:
+            self._next(left)
+        return bool(self._over) or result.reason == outcome_of(PeerLost()).reason
+
+    # -- events
+
+    def _next(self, wait_s: float) -> Event | None:
+        """The next event of the meeting, or None after any signal or when the time is up."""
+        event = self.meeting.next_event()
+        if event is None:
+            got = signal.sigtimedwait(WATCHED, max(wait_s, 0.0))
+            if got is not None and got.si_signo in (signal.SIGTERM, signal.SIGINT):
+                self._told = self._told or got.si_signo
+            event = self.meeting.next_event()
+        if event is not None and event.word is Word.DONE:
+            self._done = True
+        elif event is not None and event.word in _ENDED:
+            self._over = event.why or "rank 0's process has ended"
+            self._left = self._left or event.word is Word.LOST
+        return event
+
+    def _sooner(self, deadline: float | None, in_s: float) -> float:
+        at = time.monotonic() + in_s
+        return at if deadline is None else min(deadline, at)
+
+    def _good_end(self) -> TerminationResult:
+        message = f"Rank {self._seat.rank} of {self._seat.world}: the run is finished."
+        return TerminationResult(exit_code=EX_OK, reason=Reason.COMPLETED, message=message)
+
+
+def _bad_end(error: Interrupted | PeerLost) -> TerminationResult:
+    row = outcome_of(error)
+    return TerminationResult(exit_code=row.exit_code, reason=row.reason, message=str(error))

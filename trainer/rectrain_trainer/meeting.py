@@ -1,0 +1,400 @@
+"""Where the supervisors of a run's pods meet: a line of text each way between rank 0 and every other one.
+
+Called by `gang`. Rank 0's supervisor listens; the others come by the pod's stable name, which leads to its
+replacement too. A round of training begins when all are there and none has a process left over, and is over
+for all as soon as one is lost: its connection ends, or nothing is heard for `SILENCE_S`.
+
+The lines are JSON, bounded, and nothing more than words: whoever else in the cluster can reach the port can
+at worst end a round, which costs steps since the last checkpoint (Paddle's own ports are as open).
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import queue
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+log = logging.getLogger(__name__)
+
+PORT: Final = 29400
+ALIVE_S: Final = 3.0
+SILENCE_S: Final = 15.0
+CONNECT_S: Final = 5.0
+RETRY_S: Final = 1.0
+LAST_WORD_S: Final = 5.0
+LINE_LIMIT: Final = 4096
+
+
+class Word(StrEnum):
+    """What is said. To the supervisor: GO, OVER, DONE, STOP, LOST, BROKEN."""
+
+    HELLO = "hello"
+    REFUSED = "refused"
+    ALIVE = "alive"
+    READY = "ready"
+    """No process is left here: count me in for the next round."""
+    GO = "go"
+    """All are ready: start the rank's process."""
+    STOP = "stop"
+    """This pod was told to stop: save a last checkpoint."""
+    BROKEN = "broken"
+    """This rank's process lost another one."""
+    FINISHED = "finished"
+    """This rank has nothing left to train; it may go."""
+    OVER = "over"
+    """The round has ended: stop the rank's process."""
+    LOST = "lost"
+    """A pod left the round."""
+    DONE = "done"
+    """The run has its final record."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A rank's place among the pods of a run."""
+
+    rank: int
+    names: tuple[str, ...]
+    """Stable host name of each rank's pod."""
+    job_uid: str
+    address: str
+    """This pod's own IP."""
+    port: int = PORT
+
+    @property
+    def world(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something the supervisor should know."""
+
+    word: Word
+    why: str = ""
+    store: str = ""
+    """With GO: `address:port` of the store by which the ranks' processes find each other."""
+
+
+class Meeting:
+    """`with` it. `wake` is called, from another thread, whenever `events` has something new."""
+
+    def __init__(self, seat: Seat, wake: Callable[[], None]) -> None:
+        self.seat = seat
+        self._wake = wake
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="meeting", daemon=True)
+        self._task: asyncio.Task[None] | None = None
+        self._is_ready = self._in_round = False
+
+    def __enter__(self) -> "Meeting":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._call(lambda: self._task.cancel() if self._task else None)
+        self._thread.join(LAST_WORD_S)
+
+    def next_event(self) -> Event | None:
+        """The oldest that wasn't taken yet."""
+        try:
+            return self._events.get_nowait()
+        except queue.Empty:
+            return None
+
+    def ready(self) -> None:
+        """This rank has no process: it can go into the next round."""
+        self._call(self._get_ready)
+
+    def tell(self, word: Word, why: str = "") -> None:
+        """Say it to rank 0; from rank 0: to all. Returns when it is on its way, or can't be."""
+        told: Future[None] = Future()
+
+        def begin() -> None:
+            task = self._loop.create_task(self._tell(word, why))
+            task.add_done_callback(lambda _: told.set_result(None))
+
+        self._call(begin)
+        with contextlib.suppress(TimeoutError):
+            told.result(LAST_WORD_S)
+
+    # -- in the thread
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._task = self._loop.create_task(self._run())
+        with contextlib.suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._task)
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        self._loop.close()
+
+    def _call(self, what: Callable[[], object]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(what)
+
+    def _emit(self, word: Word, why: str = "", store: str = "") -> None:
+        self._events.put(Event(word, why, store))
+        self._wake()
+
+    async def _run(self) -> None:
+        raise NotImplementedError
+
+    def _get_ready(self) -> None:
+        raise NotImplementedError
+
+    async def _tell(self, word: Word, why: str) -> None:
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class _Line:
+    """One connection. `words` ends when it does."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    ready: bool = False
+    finished: bool = False
+    _pulse: asyncio.Task[None] | None = field(default=None)
+
+    def say(self, word: Word, **more: Any) -> None:
+        with contextlib.suppress(OSError, RuntimeError):
+            self.writer.write(json.dumps({"say": word, **more}).encode() + b"\n")
+
+    async def hear(self) -> dict[str, Any] | None:
+        """The next words, beyond signs of life; None when the other side is gone, mute or not one of ours."""
+        try:
+            while True:
+                line = await asyncio.wait_for(self.reader.readline(), SILENCE_S)
+                words = json.loads(line) if line.endswith(b"\n") else None
+                if not isinstance(words, dict) or words.get("say") != Word.ALIVE:
+                    return words if isinstance(words, dict) else None
+        except (OSError, ValueError, TimeoutError, RecursionError):
+            return None
+
+    def live(self) -> None:
+        """Show signs of life from now on."""
+        self._pulse = asyncio.create_task(self._beat())
+
+    async def _beat(self) -> None:
+        while True:
+            self.say(Word.ALIVE)
+            await asyncio.sleep(ALIVE_S)
+
+    async def drain(self) -> None:
+        with contextlib.suppress(OSError, TimeoutError):
+            await asyncio.wait_for(self.writer.drain(), LAST_WORD_S)
+
+    def close(self) -> None:
+        if self._pulse:
+            self._pulse.cancel()
+        self.writer.close()
+
+
+class Host(Meeting):
+    """Rank 0's side."""
+
+    def __init__(self, seat: Seat, wake: Callable[[], None]) -> None:
+        super().__init__(seat, wake)
+        self._guests: dict[int, _Line] = {}
+
+    async def _run(self) -> None:
+        server = await self._listen()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            server.close()
+            for line in self._guests.values():
+                line.close()
+
+    async def _listen(self) -> asyncio.Server:
+        complaint = ""
+        while True:
+            try:
+                return await asyncio.start_server(
+                    self._welcome, self.seat.address, self.seat.port, limit=LINE_LIMIT
+                )
+            except OSError as e:
+                if str(e) != complaint:
+                    complaint = str(e)
+                    log.warning("The other pods can't be awaited yet (%s); trying on.", e)
+                await asyncio.sleep(RETRY_S)
+
+    async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = _Line(reader, writer)
+        try:
+            words = await line.hear()
+            rank, why = self._rank_of(words)
+            if rank is None:
+                line.say(Word.REFUSED, why=why)
+                await line.drain()
+                return
+            line.live()
+            self._seat_guest(rank, line)
+            try:
+                while (words := await line.hear()) is not None:
+                    self._heard(rank, line, words)
+            finally:
+                if self._guests.get(rank) is line:
+                    del self._guests[rank]
+                    self._missed(rank, line)
+        finally:
+            line.close()
+
+    def _rank_of(self, words: dict[str, Any] | None) -> tuple[int | None, str]:
+        """The rank that a newcomer may take, or why not."""
+        if words is None or words.get("say") != Word.HELLO:
+            return None, "it didn't say who it is"
+        if words.get("job") != self.seat.job_uid:
+            return None, "it is of another Job"
+        rank = words.get("rank")
+        if not isinstance(rank, int) or not 0 < rank < self.seat.world:
+            return None, f"rank {rank} isn't one of the others' (1 to {self.seat.world - 1})"
+        return rank, ""
+
+    def _seat_guest(self, rank: int, line: _Line) -> None:
+        old = self._guests.get(rank)
+        self._guests[rank] = line
+        log.info("The pod of rank %d is here.", rank)
+        if old is not None:
+            old.close()
+            self._missed(rank, old)
+
+    def _heard(self, rank: int, line: _Line, words: dict[str, Any]) -> None:
+        match words.get("say"):
+            case Word.READY:
+                line.ready = True
+                self._go_if_all_are_ready()
+            case Word.STOP if self._in_round:
+                self._emit(Word.STOP, f"The pod of rank {rank} was told to stop")
+            case Word.BROKEN if self._in_round:
+                self._end_round(Word.BROKEN, f"the process of rank {rank} lost another one")
+            case Word.FINISHED:
+                line.finished = True
+
+    def _missed(self, rank: int, line: _Line) -> None:
+        if self._in_round and not line.finished:
+            self._end_round(Word.LOST, f"the pod of rank {rank} went away")
+
+    def _end_round(self, word: Word, why: str) -> None:
+        self._in_round = False
+        self._say_all(Word.OVER, why)
+        self._emit(word, why)
+
+    def _get_ready(self) -> None:
+        self._is_ready = True
+        missing = [rank for rank in range(1, self.seat.world) if rank not in self._guests]
+        if missing:
+            log.info("Waiting for the pods of rank %s.", ", ".join(map(str, missing)))
+        self._go_if_all_are_ready()
+
+    def _go_if_all_are_ready(self) -> None:
+        lines = list(self._guests.values())
+        if not self._is_ready or len(lines) < self.seat.world - 1 or not all(line.ready for line in lines):
+            return
+        self._is_ready, self._in_round = False, True
+        port = free_port(self.seat.address)
+        for line in lines:
+            line.ready = line.finished = False
+            line.say(Word.GO, port=port)
+        self._emit(Word.GO, store=f"{self.seat.address}:{port}")
+
+    def _say_all(self, word: Word, why: str) -> None:
+        for line in self._guests.values():
+            line.say(word, why=why)
+
+    async def _tell(self, word: Word, why: str) -> None:
+        self._in_round = False
+        self._say_all(word, why)
+        for line in list(self._guests.values()):
+            await line.drain()
+
+
+class Guest(Meeting):
+    """Every other rank's side."""
+
+    def __init__(self, seat: Seat, wake: Callable[[], None]) -> None:
+        super().__init__(seat, wake)
+        self._line: _Line | None = None
+
+    async def _run(self) -> None:
+        refused = ""
+        while True:
+            line = await self._arrive()
+            if line is not None:
+                try:
+                    said = await self._listen(line)
+                finally:
+                    self._line = None
+                    line.close()
+                if said and said != refused:
+                    log.warning("The pod of rank 0 refuses this one: %s. Trying on.", said)
+                refused = said
+                if self._in_round:
+                    self._in_round = False
+                    self._emit(Word.LOST, "the pod of rank 0 went away")
+            await asyncio.sleep(RETRY_S)
+
+    async def _arrive(self) -> _Line | None:
+        """A connection to rank 0's pod, wherever its name leads now."""
+        opening = asyncio.open_connection(self.seat.names[0], self.seat.port, limit=LINE_LIMIT)
+        try:
+            line = _Line(*await asyncio.wait_for(opening, CONNECT_S))
+        except (OSError, TimeoutError):
+            return None
+        line.say(Word.HELLO, job=self.seat.job_uid, rank=self.seat.rank)
+        if self._is_ready:
+            line.say(Word.READY)
+        line.live()
+        self._line = line
+        return line
+
+    async def _listen(self, line: _Line) -> str:
+        """Until the connection ends; why we were refused, if that is why."""
+        while (words := await line.hear()) is not None:
+            why = str(words.get("why", ""))
+            match words.get("say"):
+                case Word.REFUSED:
+                    return why
+                case Word.GO if self._is_ready and isinstance(words.get("port"), int):
+                    self._is_ready, self._in_round = False, True
+                    host = line.writer.get_extra_info("peername")[0]
+                    self._emit(Word.GO, store=f"{host}:{words['port']}")
+                case Word.OVER if self._in_round:
+                    self._in_round = False
+                    self._emit(Word.OVER, why)
+                case Word.DONE:
+                    self._in_round = False
+                    self._emit(Word.DONE)
+        return ""
+
+    def _get_ready(self) -> None:
+        self._is_ready = True
+        if self._line:
+            self._line.say(Word.READY)
+
+    async def _tell(self, word: Word, why: str) -> None:
+        if self._line:
+            self._line.say(word, why=why)
+            await self._line.drain()
+
+
+def meet(seat: Seat, wake: Callable[[], None]) -> Meeting:
+    """This rank's side of the meeting."""
+    return Host(seat, wake) if seat.rank == 0 else Guest(seat, wake)
+
+
+def free_port(address: str) -> int:
+    """A port that nobody listens on just now."""
+    with socket.create_server((address, 0)) as probe:
+        return int(probe.getsockname()[1])
