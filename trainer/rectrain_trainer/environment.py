@@ -14,6 +14,9 @@ from rectrain_trainer.meeting import Seat
 
 POD_WORK_DIR: Final = Path("/var/lib/rectrain")
 POD_TERMINATION_LOG: Final = Path("/dev/termination-log")
+RANK: Final = "PADDLE_TRAINER_ID"
+WORLD: Final = "PADDLE_TRAINERS_NUM"
+"""Names of Paddle's own, by which a supervisor tells its process which of how many ranks it is."""
 
 
 @dataclass(frozen=True)

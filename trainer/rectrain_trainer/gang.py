@@ -14,6 +14,7 @@ data and devices, but not for ever (`PATIENCE_S`).
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -22,10 +23,10 @@ from rectrain_api.errors import Interrupted, PeerLost
 from rectrain_api.exit_codes import EX_FENCED, EX_OK, codes_with, outcome_of
 from rectrain_api.report import TerminationResult
 from rectrain_api.status import Reason
+from rectrain_trainer.environment import RANK, WORLD
 from rectrain_trainer.flight import FlightRecorder
 from rectrain_trainer.meeting import Event, Seat, Word, meet
 from rectrain_trainer.outcome import Until
-from rectrain_trainer.ranks import RANK, WORLD
 from rectrain_trainer.supervisor import WATCHED, Child, reap, say_stopping, stop_margin_s
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ class _Rank:
         """Why the round is over; empty while it isn't."""
         self._left = self._asked = False
         """A pod left the round; asked that rank 0 saves."""
-        self.meeting = meet(seat, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+        me = threading.get_ident()  # a signal to the process might go to a library's thread, and kill it
+        self.meeting = meet(seat, lambda: signal.pthread_kill(me, signal.SIGUSR1))
 
     def run(self) -> TerminationResult:
         """Round after round; the last words of this pod."""

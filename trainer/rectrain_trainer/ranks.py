@@ -20,9 +20,8 @@ from typing import Any, Final
 import numpy as np
 
 from rectrain_api.errors import InternalError, PeerLost, RectrainError
+from rectrain_trainer.environment import RANK, WORLD
 
-RANK: Final = "PADDLE_TRAINER_ID"
-WORLD: Final = "PADDLE_TRAINERS_NUM"
 _GATE_POLL_S: Final = 0.05
 
 

@@ -17,10 +17,10 @@ from tests.support.waiting import wait_until
 
 DRIVER = """
 import logging, os, sys
+from rectrain_trainer.supervisor import block_signals
+block_signals()  # before any import that starts a thread, as the command does
 from rectrain_trainer import gang
 from rectrain_trainer.meeting import Seat
-from rectrain_trainer.supervisor import block_signals
-block_signals()
 logging.basicConfig(level=logging.INFO)
 logging.info("the supervisor is ready")
 child, rank, address, port, patience = sys.argv[1:]
@@ -78,11 +78,14 @@ class Pod:
     def rounds(self) -> int:
         return self.said().count("\nround ") + self.said().startswith("round ")
 
-    def until_round(self, number: int) -> None:
-        wait_until(lambda: self.rounds() >= number, 30, lambda: f"round {number}; it said:\n{self.said()}")
+    def until_round(self, number: int, *others: "Pod") -> None:
+        """Of those whose process came so far as to say so: one that is ended at once says nothing."""
+        said = lambda: "\n".join(pod.said() for pod in (self, *others))  # noqa: E731
+        wait_until(lambda: self.rounds() >= number, 30, lambda: f"round {number}; they said:\n{said()}")
 
     def result(self) -> tuple[int, dict[str, Any]]:
         out, _ = self.process.communicate(timeout=60)
+        assert out, self.said()
         return self.process.returncode, json.loads(out.splitlines()[-1])
 
 
@@ -142,8 +145,7 @@ def test_only_the_pod_at_fault_leaves(start: Start, child: str, code: int, rank:
     assert bad.result()[0] == code
     wait_until(lambda: "Waiting for all pods" in good.said(), 30, good.said)
     assert good.process.poll() is None
-    start(rank)
-    good.until_round(2)
+    good.until_round(good.rounds() + 1, start(rank))
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -181,8 +183,7 @@ def test_rank_0_that_fails_after_training_needs_the_finished_rank_again(start: S
     guest = start(1, 'end(0, "Completed", True)')
     host = start(0, 'time.sleep(1)\nend(70, "InternalError", True)')
     assert host.result()[0] == 70
-    start(0)
-    guest.until_round(2)
+    guest.until_round(guest.rounds() + 1, start(0))
     assert guest.process.poll() is None
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rectrain_trainer.environment import RANK, WORLD
 from rectrain_trainer.meeting import free_port
-from rectrain_trainer.ranks import RANK, WORLD, Ranks, Share, _packed, _unpacked
+from rectrain_trainer.ranks import Ranks, Share, _packed, _unpacked
 
 
 @given(st.integers(1, 200), st.integers(1, 9))
