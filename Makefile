@@ -10,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONSUMER := $(VENV)/consumer
+DOCKERFILES := operator/Dockerfile trainer/Dockerfile tests/real/seaweed.Dockerfile
 # Isolated builds read PIP_CONSTRAINT (older pip) or PIP_BUILD_CONSTRAINT (newer).
 PIP := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt \
   PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
@@ -46,11 +47,13 @@ test: $(READY) $(CONSUMER)/.ready ## Run every test
 	@$(BIN)/rectrain-local prepare
 	@$(BIN)/python -m pytest
 
-check: $(READY) ## Lint, types, import contracts, generated files
+check: $(READY) ## Lint (code, Dockerfiles, workflow), types, import contracts, generated files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/hadolint $(DOCKERFILES)
+	@PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m rectrain_local.assets actionlint -pyflakes= .github/workflows/*.yaml
 	@$(BIN)/python -m rectrain_api.crd --check
 	@$(BIN)/python -m charts.generate --check
 	@test ! -e operator/__init__.py || { \

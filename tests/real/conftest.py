@@ -33,7 +33,7 @@ STAYS = "rectrain-test/stays=yes"
 WORKERS = "!node-role.kubernetes.io/control-plane"
 NAMES = "jsonpath={.items[*].metadata.name}"
 NEXT = f"{VERSION}-next"
-"""Tag of an operator image that differs from the first one by its label alone."""
+"""Tag of another operator image, to upgrade to."""
 RESTART = """
 pid=$(cat "$1/run/apiserver.pid")
 mapfile -d "" -t command < "/proc/$pid/cmdline"

@@ -43,7 +43,7 @@ class Terminal:
 def test_from_apply_to_succeeded(rig: Rig, tmp_path: Path) -> None:
     job = yaml.safe_load((ROOT / "examples/digits/rectrainingjob.yaml").read_text())
     job["spec"]["data"]["train"] = rig.digits
-    job["spec"]["training"]["epochs"] = 3
+    job["spec"]["training"] = {"epochs": 3, "batchSize": 32}
     job["spec"]["checkpoint"]["interval"] = 10
     manifest = tmp_path / "rectrainingjob.yaml"
     manifest.write_text(yaml.safe_dump(job, sort_keys=False))

@@ -9,7 +9,7 @@ from tests.real.conftest import WORKERS, Nodes
 from tests.support.rig import Rig
 from tests.support.waiting import wait_until
 
-LONG = {"training.epochs": 25, "checkpoint.interval": 5}
+LONG = {"training.epochs": 6, "checkpoint.interval": 5}
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
 pytestmark = pytest.mark.timeout(600)
 
@@ -38,9 +38,10 @@ def test_drain_saves_and_goes_on_elsewhere(rig: Rig, spare: str) -> None:
 
 
 def impatient() -> dict[str, Any]:
-    """Tolerations that give up on a silent node soon; by default Kubernetes waits five minutes."""
+    """Gives up on a silent node soon; by default Kubernetes waits five minutes, and then the grace period."""
     taints = ("not-ready", "unreachable")
     return {
+        "runPolicy.terminationGraceSeconds": 10,
         "replicas.tolerations": [
             {
                 "key": f"node.kubernetes.io/{taint}",
@@ -49,7 +50,7 @@ def impatient() -> dict[str, Any]:
                 "tolerationSeconds": 5,
             }
             for taint in taints
-        ]
+        ],
     }
 
 

@@ -1,6 +1,7 @@
 """The operator away, the API server away, the certificate gone, an upgrade: training notices none of it."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -19,8 +20,15 @@ def pod_of(name: str) -> str:
     return demo.run("kubectl", "get", "pods", "-l", f"rectrain.dev/job={name}", "-o", "name").strip()
 
 
+def unharmed(status: dict[str, Any]) -> None:
+    """Still in its first attempt; these runs are too long to be waited for."""
+    assert status["phase"] == "Running"
+    assert status["attempt"] == 1
+    assert sum(status["restarts"].values()) == 0
+
+
 def test_nothing_that_happens_to_the_operator_stops_training(rig: Rig, nodes: Nodes) -> None:
-    rig.apply("unmoved", **{"training.epochs": 40})
+    rig.apply("unmoved", **{"training.epochs": 100})
     rig.wait_committed("unmoved")
     pod = pod_of("unmoved")
 
@@ -46,23 +54,19 @@ def test_nothing_that_happens_to_the_operator_stops_training(rig: Rig, nodes: No
 
     wait_until(kept, 90, "the certificate to be kept again")
     goes_on("an upgrade")
+    unharmed(rig.status("unmoved"))
     assert pod_of("unmoved") == pod, "training was restarted"
-    status = rig.wait_phase("unmoved", "Succeeded", 300)
-    assert status["attempt"] == 1
-    assert sum(status["restarts"].values()) == 0
 
 
 def test_the_api_server_restarts_in_mid_run(rig: Rig, nodes: Nodes) -> None:
-    rig.apply("steady", **{"training.epochs": 25})
+    rig.apply("steady", **{"training.epochs": 100})
     rig.wait_committed("steady")
     pod = pod_of("steady")
     step = rig.status("steady")["progress"]["step"]
     nodes.restart_api_server()
     rig.wait_status("steady", "a later step", lambda s: s["progress"]["step"] > step, 120)
+    unharmed(rig.status("steady"))
     assert pod_of("steady") == pod, "training was restarted"
-    status = rig.wait_phase("steady", "Succeeded", 300)
-    assert status["attempt"] == 1
-    assert sum(status["restarts"].values()) == 0
 
 
 def test_uninstall_leaves_running_trainings(rig: Rig) -> None:

@@ -14,7 +14,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rectrain_local.assets.versions import ETCD, HELM, HELM_3, KUBERNETES, architecture
+from rectrain_local.assets.versions import (
+    ACTIONLINT,
+    ETCD,
+    HELM,
+    HELM_3,
+    KUBECONFORM,
+    KUBERNETES,
+    architecture,
+)
 
 
 def cache_root() -> Path:
@@ -32,10 +40,12 @@ class Cache:
     def place(self, program: str) -> Path:
         """Where PROGRAM of the pinned version lies, or would."""
         others = {
+            "actionlint": f"actionlint-{ACTIONLINT}",
             "bwrap": "bubblewrap",
             "etcd": f"etcd-{ETCD}",
             "helm": f"helm-{HELM}",
             "helm3": f"helm-{HELM_3}",
+            "kubeconform": f"kubeconform-{KUBECONFORM}",
         }
         version = others.get(program, f"kubernetes-{KUBERNETES}")
         return self.root / f"{version}-linux-{architecture()}" / program

@@ -1,8 +1,9 @@
-"""Builds the control plane, and helm, with a Go toolchain from the modules that `local/**/go.mod` pins.
+"""Builds the control plane, helm and linters with a Go toolchain, from the modules that `local/**/go.mod`
+pins.
 
-Called by `resolve` as the last way, since it takes some nine minutes on two cores, once. `go` starts many
-compilers, so it runs under the guard of `launch.py`: a killed command leaves none of them behind. What it has
-compiled stays in Go's own build cache, so an interrupted build goes on where it was.
+Called by `resolve` as the last way, since the control plane takes some nine minutes on two cores, once. `go`
+starts many compilers, so it runs under the guard of `launch.py`: a killed command leaves none of them behind.
+What it has compiled stays in Go's own build cache, so an interrupted build goes on where it was.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from rectrain_local.assets.resolve import WayFailed
-from rectrain_local.assets.versions import HELM, HELM_3, KUBERNETES, minor
+from rectrain_local.assets.versions import ACTIONLINT, HELM, HELM_3, KUBECONFORM, KUBERNETES, minor
 from rectrain_local.processes import launcher_argv
 from rectrain_local.progress import Progress
 
@@ -61,6 +62,16 @@ BUILDS: Final = (
         f"-X helm.sh/helm/v3/internal/version.version={HELM_3} "
         f"-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor={_MAJOR} "
         f"-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor={_MINOR}",
+    ),
+    Build(
+        "linters",
+        (("actionlint", "github.com/rhysd/actionlint/cmd/actionlint"),),
+        f"-s -w -X github.com/rhysd/actionlint.version={ACTIONLINT}",
+    ),
+    Build(
+        "linters",
+        (("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform"),),
+        f"-s -w -X main.version={KUBECONFORM}",
     ),
 )
 

@@ -143,9 +143,10 @@ def _make(missing: list[str], cache: Cache, makers: Sequence[Maker], progress: P
 def _ways_out(left: list[str], cache: Cache, reasons: list[str]) -> str:
     tried = "".join(f"\n  - {reason}" for reason in reasons)
     if left[0] in TOOLS:
+        own = "Put helm 3 or 4 on PATH, or install" if left[0] == "helm" else "Install"
         return (
-            f"{left[0]} can't be had. Put helm 3 or 4 on PATH, or install a Go toolchain and let it reach a "
-            f"module proxy (GOPROXY). Tried:{tried or ' nothing'}"
+            f"{left[0]} can't be had. {own} a Go toolchain and let it reach a module proxy (GOPROXY). "
+            f"Tried:{tried or ' nothing'}"
         )
     return (
         f"{', '.join(left)} of Kubernetes {minor(KUBERNETES)} can't be had. Any one of these helps: "

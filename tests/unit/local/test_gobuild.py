@@ -12,7 +12,7 @@ import pytest
 from rectrain_local.assets import gobuild
 from rectrain_local.assets.gobuild import BUILDS, Build, GoBuild, module_root
 from rectrain_local.assets.resolve import WayFailed
-from rectrain_local.assets.versions import ETCD, HELM, HELM_3, KUBERNETES
+from rectrain_local.assets.versions import ACTIONLINT, ETCD, HELM, HELM_3, KUBECONFORM, KUBERNETES
 from rectrain_local.progress import Progress
 from tests.support.processes import mentioning
 from tests.support.waiting import wait_until
@@ -83,6 +83,9 @@ def test_the_pinned_modules_are_those_of_the_versions() -> None:
     assert f"k8s.io/kubernetes {KUBERNETES}" in (root / "go.mod").read_text()
     assert f"go.etcd.io/etcd/server/v3 {ETCD}" in (root / "etcd" / "go.mod").read_text()
     assert all(f"helm.sh/helm/{v.split('.')[0]} {v}" in declared_helm(root) for v in (HELM, HELM_3))
+    linters = (root / "linters" / "go.mod").read_text()
+    assert f"github.com/rhysd/actionlint {ACTIONLINT} " in linters
+    assert f"github.com/yannh/kubeconform {KUBECONFORM} " in linters
     for build in BUILDS:
         declared = (root / build.folder / "go.mod").read_text()
         assert all(package in declared for _, package in build.packages)
