@@ -73,7 +73,7 @@ def test_columns() -> None:
     names = [c["name"].upper() for c in columns if not c.get("priority")]
     assert names == ["PHASE", "PROGRESS", "EPOCH", "ACC", "LOSS", "ETA", "CKPT-AGE", "AGE"]
     wide = [c["name"].upper() for c in columns if c.get("priority")]
-    assert wide == ["GPUS", "ATTEMPT", "NODE", "SAMPLES/S"]
+    assert wide == ["PODS", "GPUS", "ATTEMPT", "NODE", "SAMPLES/S"]
 
 
 def test_columns_point_at_fields_that_exist() -> None:
