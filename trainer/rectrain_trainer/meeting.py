@@ -133,10 +133,8 @@ class Meeting:
         self._task = self._loop.create_task(self._run())
         with contextlib.suppress(asyncio.CancelledError):
             self._loop.run_until_complete(self._task)
-        left = asyncio.all_tasks(self._loop)
-        for task in left:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        if left := asyncio.all_tasks(self._loop):  # of connections that were closed: they end by themselves
+            self._loop.run_until_complete(asyncio.wait(left, timeout=LAST_WORD_S))
         self._loop.close()
 
     def _call(self, what: Callable[[], object]) -> None:
@@ -207,6 +205,8 @@ class Host(Meeting):
     def __init__(self, seat: Seat, wake: Callable[[], None]) -> None:
         super().__init__(seat, wake)
         self._guests: dict[int, _Line] = {}
+        self._lines: set[_Line] = set()
+        """Of guests, and of whoever else is there."""
 
     async def _run(self) -> None:
         server = await self._listen()
@@ -214,7 +214,7 @@ class Host(Meeting):
             await asyncio.Event().wait()
         finally:
             server.close()
-            for line in self._guests.values():
+            for line in self._lines:
                 line.close()
 
     async def _listen(self) -> asyncio.Server:
@@ -232,6 +232,7 @@ class Host(Meeting):
 
     async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = _Line(reader, writer)
+        self._lines.add(line)
         try:
             words = await line.hear()
             rank, why = self._rank_of(words)
@@ -249,6 +250,7 @@ class Host(Meeting):
                     del self._guests[rank]
                     self._missed(rank, line)
         finally:
+            self._lines.discard(line)
             line.close()
 
     def _rank_of(self, words: dict[str, Any] | None) -> tuple[int | None, str]:

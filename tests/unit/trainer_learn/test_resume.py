@@ -94,7 +94,7 @@ def test_more_epochs_follow_the_longer_schedule(digits: Path) -> None:
 def test_a_checkpoint_of_other_batches_is_refused(digits: Path) -> None:
     snapshot = capture(TrainState.new(RECIPE, STEPS))
     other = TrainState.new(replace(RECIPE, batch_size=16), 4)
-    with pytest.raises(InvalidSpec, match="other data or settings"):
+    with pytest.raises(InvalidSpec, match="other data, settings or number of pods"):
         restore(other, snapshot)
 
 

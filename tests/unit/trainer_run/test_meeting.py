@@ -96,11 +96,13 @@ def test_rank_0_that_leaves_is_missed_and_found_again(sit: Sit) -> None:
 
 def test_a_mute_pod_is_lost(sit: Sit, seat: Callable[[int], Seat], monkeypatch: pytest.MonkeyPatch) -> None:
     """A node without power closes no connection."""
-    monkeypatch.setattr(meeting, "SILENCE_S", 0.5)
+    monkeypatch.setattr(meeting, "SILENCE_S", 3.0)
     monkeypatch.setattr(meeting, "ALIVE_S", 0.1)
     host, first = sit(0), sit(1)
+    host.meeting.ready()
+    first.meeting.ready()
     with mute(seat(2), [{"say": "hello", "job": "job-1", "rank": 2}, {"say": "ready"}]):
-        begin(host, first)
+        assert (host.words(), first.words()) == (Word.GO, Word.GO)
         event = host.event()
     assert (event.word, event.why) == (Word.LOST, "the pod of rank 2 went away")
     assert first.words() is Word.OVER
