@@ -39,6 +39,7 @@ BLAME_S: Final = 5.0
 """A process that failed may have failed of another pod's loss: that is known within this time."""
 FRUITLESS_ROUNDS: Final = 3
 """So many rounds in a row that broke before the first step, though nobody left, end the pod."""
+PEER_LOST: Final = outcome_of(PeerLost()).reason
 _ENDED: Final = (Word.OVER, Word.LOST, Word.BROKEN)
 _OF_ITS_OWN: Final = {*codes_with("FailJob"), EX_FENCED}
 """Ends that no other pod can have brought about."""
@@ -186,12 +187,12 @@ class _Rank:
             if self._told is not None and told_before is None:
                 deadline = self._sooner(deadline, self._grace_s - stop_margin_s(self._grace_s))
                 self._stop(pid)
-            elif event is not None and event.word is Word.STOP and not self._asked:
+            if event is not None and event.word is Word.STOP and not self._asked:
                 self._asked = True
                 log.warning("%s: saving a last checkpoint.", event.why)
                 deadline = self._sooner(deadline, self._grace_s - stop_margin_s(self._grace_s))
                 os.kill(pid, signal.SIGTERM)
-            elif self._done or (self._over and not ended_before):
+            if self._done or (self._over and not ended_before):
                 deadline = self._sooner(deadline, LAST_WORDS_S if self._first else 0.0)
         return status
 
@@ -219,7 +220,7 @@ class _Rank:
         if result.exit_code == EX_OK:
             self.meeting.tell(Word.DONE)
             return result
-        stays = self._told is None and (self._asked or self._is_of_others(result))
+        stays = self._told is None and (self._asked or bool(self._over) or self._is_of_others(result))
         self.meeting.tell(Word.OVER, f"rank 0 ended with {result.reason}")
         return None if stays else result
 
@@ -230,20 +231,22 @@ class _Rank:
             return _bad_end(Interrupted("Told to stop; the run goes on when all its pods are back."))
         if result.exit_code == EX_OK or self._over:
             return None
-        if not self._is_of_others(result):
-            return result
-        if not self._over:
+        if result.reason == PEER_LOST:
             self.meeting.tell(Word.BROKEN)
-        return None
+            return None
+        return None if self._is_of_others(result) else result
 
     def _is_of_others(self, result: TerminationResult) -> bool:
-        """Whether a process failed since another pod was lost: it says so, or that is heard soon after."""
+        """Whether a process failed since another pod left: it says so, or that is heard soon after.
+
+        That a round is over says nothing of the kind: it may be over since this process failed.
+        """
         if result.exit_code in _OF_ITS_OWN:
             return False
         until = time.monotonic() + BLAME_S
-        while not self._over and self._told is None and (left := until - time.monotonic()) > 0:
+        while not self._left and self._told is None and (left := until - time.monotonic()) > 0:
             self._next(left)
-        return bool(self._over) or result.reason == outcome_of(PeerLost()).reason
+        return self._left or result.reason == PEER_LOST
 
     # -- events
 
@@ -259,7 +262,7 @@ class _Rank:
             self._done = True
         elif event is not None and event.word in _ENDED:
             self._over = event.why or "rank 0's process has ended"
-            self._left = self._left or event.word is Word.LOST
+            self._left = self._left or event.left
         return event
 
     def _sooner(self, deadline: float | None, in_s: float) -> float:

@@ -81,6 +81,8 @@ class Event:
     why: str = ""
     store: str = ""
     """With GO: `address:port` of the store by which the ranks' processes find each other."""
+    left: bool = False
+    """With LOST and OVER: a pod left the round, which may be why another one's process failed."""
 
 
 class Meeting:
@@ -141,8 +143,8 @@ class Meeting:
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(what)
 
-    def _emit(self, word: Word, why: str = "", store: str = "") -> None:
-        self._events.put(Event(word, why, store))
+    def _emit(self, word: Word, why: str = "", store: str = "", *, left: bool = False) -> None:
+        self._events.put(Event(word, why, store, left))
         self._wake()
 
     async def _run(self) -> None:
@@ -290,8 +292,9 @@ class Host(Meeting):
 
     def _end_round(self, word: Word, why: str) -> None:
         self._in_round = False
-        self._say_all(Word.OVER, why)
-        self._emit(word, why)
+        left = word is Word.LOST
+        self._say_all(Word.OVER, why=why, left=left)
+        self._emit(word, why, left=left)
 
     def _get_ready(self) -> None:
         self._is_ready = True
@@ -311,13 +314,13 @@ class Host(Meeting):
             line.say(Word.GO, port=port)
         self._emit(Word.GO, store=f"{self.seat.address}:{port}")
 
-    def _say_all(self, word: Word, why: str) -> None:
+    def _say_all(self, word: Word, **more: Any) -> None:
         for line in self._guests.values():
-            line.say(word, why=why)
+            line.say(word, **more)
 
     async def _tell(self, word: Word, why: str) -> None:
         self._in_round = False
-        self._say_all(word, why)
+        self._say_all(word, why=why)
         for line in list(self._guests.values()):
             await line.drain()
 
@@ -344,7 +347,7 @@ class Guest(Meeting):
                 refused = said
                 if self._in_round:
                     self._in_round = False
-                    self._emit(Word.LOST, "the pod of rank 0 went away")
+                    self._emit(Word.LOST, "the pod of rank 0 went away", left=True)
             await asyncio.sleep(RETRY_S)
 
     async def _arrive(self) -> _Line | None:
@@ -374,7 +377,7 @@ class Guest(Meeting):
                     self._emit(Word.GO, store=f"{host}:{words['port']}")
                 case Word.OVER if self._in_round:
                     self._in_round = False
-                    self._emit(Word.OVER, why)
+                    self._emit(Word.OVER, why, left=words.get("left") is True)
                 case Word.DONE:
                     self._in_round = False
                     self._emit(Word.DONE)

@@ -159,6 +159,16 @@ def test_a_crash_of_anothers_loss_is_not_its_own_fault(start: Start, rank: int) 
     assert victim.process.poll() is None
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_crash_that_the_other_only_notices_is_its_own_fault(start: Start, rank: int) -> None:
+    """The other rank's process says at once that it lost its peer: that excuses nobody."""
+    bad = start(rank, "time.sleep(0.5)\nos.kill(os.getpid(), signal.SIGSEGV)")
+    good = start(1 - rank, 'time.sleep(0.6)\nend(69, "PeerLost", True)')
+    assert bad.result()[0] == 139
+    wait_until(lambda: "Waiting for all pods" in good.said(), 30, good.said)
+    assert good.process.poll() is None
+
+
 def test_a_link_that_breaks_again_and_again_is_given_up(start: Start) -> None:
     """Both pods live and hear each other; their ranks don't: a network policy, say."""
     breaks = 'time.sleep(0.1)\nend(69, "PeerLost")'

@@ -77,7 +77,8 @@ def test_a_guest_that_leaves_ends_the_round_for_all(sit: Sit, gone: int) -> None
     begin(*everybody)
     everybody[gone].leave()
     assert everybody[0].words() is Word.LOST
-    assert everybody[3 - gone].words() is Word.OVER
+    over = everybody[3 - gone].event()
+    assert (over.word, over.left) == (Word.OVER, True)
     again = sit(gone)
     assert {e.word for e in begin(everybody[0], everybody[3 - gone], again)} == {Word.GO}
 
@@ -104,6 +105,7 @@ def test_a_mute_pod_is_lost(sit: Sit, seat: Callable[[int], Seat], monkeypatch: 
     with mute(seat(2), [{"say": "hello", "job": "job-1", "rank": 2}, {"say": "ready"}]):
         assert (host.words(), first.words()) == (Word.GO, Word.GO)
         event = host.event()
+    assert event.left
     assert (event.word, event.why) == (Word.LOST, "the pod of rank 2 went away")
     assert first.words() is Word.OVER
 
@@ -172,4 +174,6 @@ def test_a_broken_rank_ends_the_round(sit: Sit) -> None:
     host, first, second = sit(0), sit(1), sit(2)
     begin(host, first, second)
     first.meeting.tell(Word.BROKEN)
-    assert (host.words(), second.words()) == (Word.BROKEN, Word.OVER)
+    assert host.event() == Event(Word.BROKEN, "the process of rank 1 lost another one")
+    over = second.event()
+    assert (over.word, over.left) == (Word.OVER, False)
