@@ -7,7 +7,7 @@ from examples import demo
 from tests.support.rig import Rig
 
 INDEX = "batch.kubernetes.io/job-completion-index"
-EPOCHS, STEPS = 8, 8
+EPOCHS, STEPS = 6, 8
 """473 images in steps of 2 x 32 are 8 an epoch."""
 
 

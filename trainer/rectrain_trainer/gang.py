@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from rectrain_api.errors import Interrupted, PeerLost
-from rectrain_api.exit_codes import EX_FENCED, EX_OK, codes_with, outcome_of
+from rectrain_api.exit_codes import EX_FENCED, EX_OK, EX_TEMPFAIL, codes_with, outcome_of
 from rectrain_api.report import TerminationResult
 from rectrain_api.status import Reason
 from rectrain_trainer.environment import RANK, WORLD
@@ -38,7 +38,7 @@ LAST_WORDS_S: Final = 30.0
 BLAME_S: Final = 5.0
 """A process that failed may have failed of another pod's loss: that is known within this time."""
 FRUITLESS_ROUNDS: Final = 3
-"""So many rounds in a row that broke before the first step, though nobody left, end the pod."""
+"""So many rounds in a row that broke with no newer checkpoint, though nobody left, end rank 0's pod."""
 PEER_LOST: Final = outcome_of(PeerLost()).reason
 _ENDED: Final = (Word.OVER, Word.LOST, Word.BROKEN)
 _OF_ITS_OWN: Final = {*codes_with("FailJob"), EX_FENCED}
@@ -82,8 +82,9 @@ class _Rank:
         self._done = False
         self._over = ""
         """Why the round is over; empty while it isn't."""
-        self._left = self._asked = False
-        """A pod left the round; asked that rank 0 saves."""
+        self._left = self._asked = self._killed = False
+        """A pod left the round; one asked that rank 0 saves; the process was ended by us."""
+        self._saved_step = -1
         me = threading.get_ident()  # a signal to the process might go to a library's thread, and kill it
         self.meeting = meet(seat, lambda: signal.pthread_kill(me, signal.SIGUSR1))
 
@@ -101,12 +102,18 @@ class _Rank:
             last = self._last_words(result)
             if last is not None:
                 return last
-            fruitless = 0 if self._left or self._asked or result.reached_training else fruitless + 1
+            fruitless = 0 if self._left or self._asked or self._has_saved(result) else fruitless + 1
             if self._first and fruitless >= FRUITLESS_ROUNDS:
                 return _bad_end(
-                    PeerLost(f"{result.message} So it was {fruitless} times before the first step.")
+                    PeerLost(f"{result.message} So it was {fruitless} times, with no newer checkpoint.")
                 )
             log.warning("The round is over (%s). Waiting for all pods.", self._over or result.message)
+
+    def _has_saved(self, result: TerminationResult) -> bool:
+        """Whether there is a newer checkpoint than after the round before."""
+        latest = result.checkpoint.latest if result.checkpoint else None
+        before, self._saved_step = self._saved_step, latest.step if latest else self._saved_step
+        return self._saved_step > before
 
     # -- between rounds
 
@@ -115,6 +122,7 @@ class _Rank:
         recorder = FlightRecorder.new()
         child = Child.start(self._command_for(recorder, "looked"), recorder, self._variables)
         result = child.conclude(self._watch(child.pid), told_to_stop=self._told is not None)
+        os.close(recorder.fd)
         return None if result.reason == Reason.CHECKED else result
 
     def _wait_for_round(self) -> str | None:
@@ -135,19 +143,22 @@ class _Rank:
         if self._told is not None:
             return _bad_end(Interrupted("Told to stop while waiting for the other pods of the run."))
         minutes = self._patience_s / 60
-        return _bad_end(
+        end = _bad_end(
             PeerLost(
                 f"Not all {self._seat.world} pods of the run came within {minutes:.0f} minutes: see what "
                 "keeps the others (kubectl get pods), or set replicas.nodes to what the cluster has."
             )
         )
+        # Of all pods that waited in vain one counts: rank 0's, or rank 1's when it is rank 0 that is missing.
+        counts = self._first or (self._seat.rank == 1 and not self.meeting.hears_rank_0)
+        return end if counts else end.model_copy(update={"exit_code": EX_TEMPFAIL})
 
     # -- a round
 
     def _round(self, store: str) -> TerminationResult:
         """One process, to its end."""
         self._over = ""
-        self._left = self._asked = False
+        self._left = self._asked = self._killed = False
         recorder = FlightRecorder.new()
         child = Child.start(self._command_for(recorder, "end"), recorder, self._environment(store))
         status = self._watch(child.pid)
@@ -165,6 +176,7 @@ class _Rank:
             **self._variables,
             RANK: str(self._seat.rank),
             WORLD: str(self._seat.world),
+            "MASTER_ADDR": "",  # would win over the next one
             "PADDLE_MASTER": store,
             "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
             "PADDLE_CURRENT_ENDPOINT": endpoints[self._seat.rank],
@@ -180,19 +192,22 @@ class _Rank:
         while (status := reap(pid)) is None:
             left = 3600.0 if deadline is None else deadline - time.monotonic()
             if left <= 0:
+                self._killed = True
                 os.kill(pid, signal.SIGKILL)
                 left = 60.0
             told_before, ended_before = self._told, bool(self._over)
             event = self._next(left)
             if self._told is not None and told_before is None:
-                deadline = self._sooner(deadline, self._grace_s - stop_margin_s(self._grace_s))
+                deadline = time.monotonic() + self._grace_s - stop_margin_s(self._grace_s)
                 self._stop(pid)
             if event is not None and event.word is Word.STOP and not self._asked:
                 self._asked = True
                 log.warning("%s: saving a last checkpoint.", event.why)
-                deadline = self._sooner(deadline, self._grace_s - stop_margin_s(self._grace_s))
+                if self._told is None:
+                    deadline = time.monotonic() + self._grace_s - stop_margin_s(self._grace_s)
                 os.kill(pid, signal.SIGTERM)
-            if self._done or (self._over and not ended_before):
+            saving = self._first and (self._asked or self._told is not None)
+            if self._done or (self._over and not ended_before and not saving):
                 deadline = self._sooner(deadline, LAST_WORDS_S if self._first else 0.0)
         return status
 
@@ -220,8 +235,10 @@ class _Rank:
         if result.exit_code == EX_OK:
             self.meeting.tell(Word.DONE)
             return result
-        stays = self._told is None and (self._asked or bool(self._over) or self._is_of_others(result))
-        self.meeting.tell(Word.OVER, f"rank 0 ended with {result.reason}")
+        ended = self._asked or (bool(self._over) and self._killed)
+        own = result.exit_code in _OF_ITS_OWN
+        stays = self._told is None and not own and (ended or self._is_of_others(result))
+        self.meeting.tell(Word.OVER, f"rank 0 ended with {result.reason}", left=not stays)
         return None if stays else result
 
     def _guest_words(self, result: TerminationResult) -> TerminationResult | None:
@@ -229,7 +246,7 @@ class _Rank:
             return self._good_end()
         if self._told is not None:
             return _bad_end(Interrupted("Told to stop; the run goes on when all its pods are back."))
-        if result.exit_code == EX_OK or self._over:
+        if result.exit_code == EX_OK or (self._over and self._killed):
             return None
         if result.reason == PEER_LOST:
             self.meeting.tell(Word.BROKEN)

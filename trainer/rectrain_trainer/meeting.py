@@ -105,6 +105,11 @@ class Meeting:
         self._call(lambda: self._task.cancel() if self._task else None)
         self._thread.join(LAST_WORD_S)
 
+    @property
+    def hears_rank_0(self) -> bool:
+        """Whether rank 0's pod is there."""
+        return True
+
     def next_event(self) -> Event | None:
         """The oldest that wasn't taken yet."""
         try:
@@ -116,12 +121,12 @@ class Meeting:
         """This rank has no process: it can go into the next round."""
         self._call(self._get_ready)
 
-    def tell(self, word: Word, why: str = "") -> None:
+    def tell(self, word: Word, why: str = "", *, left: bool = False) -> None:
         """Say it to rank 0; from rank 0: to all. Returns when it is on its way, or can't be."""
         told: Future[None] = Future()
 
         def begin() -> None:
-            task = self._loop.create_task(self._tell(word, why))
+            task = self._loop.create_task(self._tell(word, why, left))
             task.add_done_callback(lambda _: told.set_result(None))
 
         self._call(begin)
@@ -153,7 +158,7 @@ class Meeting:
     def _get_ready(self) -> None:
         raise NotImplementedError
 
-    async def _tell(self, word: Word, why: str) -> None:
+    async def _tell(self, word: Word, why: str, left: bool) -> None:
         raise NotImplementedError
 
 
@@ -245,7 +250,7 @@ class Host(Meeting):
             line.live()
             self._seat_guest(rank, line)
             try:
-                while (words := await line.hear()) is not None:
+                while (words := await line.hear()) is not None and self._guests.get(rank) is line:
                     self._heard(rank, line, words)
             finally:
                 if self._guests.get(rank) is line:
@@ -273,6 +278,7 @@ class Host(Meeting):
         if old is not None:
             old.close()
             self._missed(rank, old)
+        line.finished = self._in_round  # it isn't in this round: should it go, nothing is lost
 
     def _heard(self, rank: int, line: _Line, words: dict[str, Any]) -> None:
         match words.get("say"):
@@ -318,9 +324,9 @@ class Host(Meeting):
         for line in self._guests.values():
             line.say(word, **more)
 
-    async def _tell(self, word: Word, why: str) -> None:
+    async def _tell(self, word: Word, why: str, left: bool) -> None:
         self._in_round = False
-        self._say_all(word, why=why)
+        self._say_all(word, why=why, left=left)
         for line in list(self._guests.values()):
             await line.drain()
 
@@ -331,6 +337,10 @@ class Guest(Meeting):
     def __init__(self, seat: Seat, wake: Callable[[], None]) -> None:
         super().__init__(seat, wake)
         self._line: _Line | None = None
+
+    @property
+    def hears_rank_0(self) -> bool:
+        return self._line is not None
 
     async def _run(self) -> None:
         refused = ""
@@ -388,9 +398,9 @@ class Guest(Meeting):
         if self._line:
             self._line.say(Word.READY)
 
-    async def _tell(self, word: Word, why: str) -> None:
+    async def _tell(self, word: Word, why: str, left: bool) -> None:
         if self._line:
-            self._line.say(word, why=why)
+            self._line.say(word, why=why, left=left)
             await self._line.drain()
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeGuard
 
 import numpy as np
 
-from rectrain_api.errors import DiskTooSmall, InvalidSpec
+from rectrain_api.errors import DiskTooSmall, Diverged, InvalidSpec
 from rectrain_trainer.loop import Position, TrainState
 from rectrain_trainer.model import build_optimizer, set_params
 
@@ -57,8 +57,10 @@ def capture(state: TrainState) -> Snapshot:
     """Copy the state out. Raises Diverged rather than keep weights that a NaN has touched."""
     state.look()
     learner = state.learner
+    params = {name: np.array(tensor.numpy()) for name, tensor in learner.model.state_dict().items()}
+    _refuse_nan(params, state.position.step)  # of another rank's loss, or of a gradient alone
     return Snapshot(
-        params={name: np.array(tensor.numpy()) for name, tensor in learner.model.state_dict().items()},
+        params=params,
         optimizer={name: _copied(value) for name, value in learner.optimizer.state_dict().items()},
         position=Position(**asdict(state.position)),
         shape=_shape_of(state),
@@ -77,6 +79,7 @@ def share_state(state: TrainState, snapshot: Snapshot | None) -> None:
     if snapshot.optimizer:
         restore(state, snapshot)
     else:
+        _check_shape(state, snapshot.shape)
         set_params(state.learner.model, snapshot.params)
 
 
@@ -96,12 +99,30 @@ def _received(parts: dict[str, Any]) -> Snapshot:
     return Snapshot(parts["params"], parts["optimizer"], position, shape)
 
 
+def _refuse_nan(params: dict[str, Any], step: int) -> None:
+    for name, array in params.items():
+        if not np.isfinite(array).all():
+            raise Diverged(
+                f"The weights {name} aren't finite after step {step}: lower training.learningRate, or look "
+                "at the newest data."
+            )
+
+
 def restore(state: TrainState, snapshot: Snapshot) -> None:
     """Put a snapshot into a state built from the same recipe (more epochs are fine).
 
     With more epochs the learning rate follows the new, longer schedule from this step on.
     """
-    want, have = _shape_of(state), snapshot.shape
+    _check_shape(state, snapshot.shape)
+    set_params(state.learner.model, snapshot.params)
+    state.learner.optimizer.set_state_dict(_as_tensors(snapshot.optimizer))
+    state.position = Position(**asdict(snapshot.position))
+    if state.recipe.epochs != snapshot.shape.epochs:
+        _reschedule(state)
+
+
+def _check_shape(state: TrainState, have: RunShape) -> None:
+    want = _shape_of(state)
     if (want.seed, want.batch_size, want.steps_per_epoch) != (
         have.seed,
         have.batch_size,
@@ -111,11 +132,6 @@ def restore(state: TrainState, snapshot: Snapshot) -> None:
             f"The checkpoint was made with other data, settings or number of pods ({have}; now {want}): "
             "its place in the epoch would mean other samples. Start a run of its own."
         )
-    set_params(state.learner.model, snapshot.params)
-    state.learner.optimizer.set_state_dict(_as_tensors(snapshot.optimizer))
-    state.position = Position(**asdict(snapshot.position))
-    if want.epochs != have.epochs:
-        _reschedule(state)
 
 
 def _reschedule(state: TrainState) -> None:

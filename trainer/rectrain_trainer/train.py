@@ -107,7 +107,9 @@ class Training:
                 if interrupt.requested:
                     self._stop()
             except PeerLost:
-                committer.finish(LOST_COMMIT_S)  # another pod is gone: what waits here needn't be lost too
+                committer.finish(
+                    min(LOST_COMMIT_S, interrupt.left_s() - _COMMIT_MARGIN_S)
+                )  # another pod is gone: what waits here needn't be lost too
                 raise
             finally:
                 self._show()

@@ -46,12 +46,15 @@ until, rank = sys.argv[2], int(sys.argv[3])
 def end(code, reason, reached=False):
     recorder.write(TerminationResult(exit_code=code, reason=reason, message=reason, reached_training=reached))
     os._exit(code)
+def on_term(do):
+    signal.signal(signal.SIGTERM, do)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
 if until == "looked":
     LOOKS
 print("round", rank, os.environ["PADDLE_TRAINER_ID"], file=sys.stderr, flush=True)
 """
 TRAINS = """
-signal.signal(signal.SIGTERM, lambda *_: end(75, "Interrupted"))
+on_term(lambda *_: end(75, "Interrupted"))
 while True: time.sleep(60)
 """
 
@@ -167,6 +170,37 @@ def test_a_crash_that_the_other_only_notices_is_its_own_fault(start: Start, rank
     assert bad.result()[0] == 139
     wait_until(lambda: "Waiting for all pods" in good.said(), 30, good.said)
     assert good.process.poll() is None
+
+
+def test_a_fault_of_rank_0_is_counted_once(start: Start) -> None:
+    """The other rank's process aborts with it, as NCCL's does: its pod stays."""
+    host = start(0, "time.sleep(0.5)\nos.kill(os.getpid(), signal.SIGSEGV)")
+    guest = start(1, "time.sleep(0.8)\nos.kill(os.getpid(), signal.SIGABRT)")
+    assert host.result()[0] == 139
+    wait_until(lambda: "Waiting for all pods" in guest.said(), 30, guest.said)
+    assert guest.process.poll() is None
+
+
+def test_rank_0_has_its_whole_grace_to_save(start: Start) -> None:
+    """Longer than the others can wait within a step: their processes give up meanwhile."""
+    saves = "def save(*_):\n    time.sleep(8)\n    end(75, 'Interrupted')\non_term(save)\n"
+    host = start(0, saves + "while True: time.sleep(60)")
+    guest = start(1, 'time.sleep(2)\nend(69, "PeerLost", True)')
+    guest.until_round(1)
+    host.until_round(1)
+    host.process.send_signal(signal.SIGTERM)
+    code, said = host.result()
+    assert (code, said["reason"], said["message"]) == (75, "Interrupted", "Interrupted")
+
+
+def test_a_fenced_rank_0_leaves_though_another_pod_asked_it_to_save(start: Start) -> None:
+    fenced = "on_term(lambda *_: end(76, 'Fenced'))\nwhile True: time.sleep(60)"
+    host, guest = start(0, fenced), start(1)
+    guest.until_round(1)
+    host.until_round(1)
+    guest.process.send_signal(signal.SIGTERM)
+    assert host.result()[0] == 76
+    assert guest.result()[0] == 75
 
 
 def test_a_link_that_breaks_again_and_again_is_given_up(start: Start) -> None:

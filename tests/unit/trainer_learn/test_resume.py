@@ -119,6 +119,17 @@ def test_nan_stops_training_and_is_never_saved(digits: Path) -> None:
             run(state, loader)
 
 
+def test_weights_that_another_ranks_loss_has_spoilt_are_never_saved(digits: Path) -> None:
+    """This rank's own loss was finite."""
+    with Loader(RECIPE, loose(digits)) as loader:
+        state = TrainState.new(RECIPE, len(loader))
+        next(train(state, loader))
+        bias = state.learner.model.head.fc.bias
+        bias.set_value(np.full(bias.shape, np.inf, np.float32))
+        with pytest.raises(Diverged, match=r"head\.fc\.bias.*step 1"):
+            capture(state)
+
+
 def test_first_weights_depend_on_the_seed_alone(digits: Path) -> None:
     paddle.seed(5)
     first = build_learner(RECIPE, STEPS).model.state_dict()

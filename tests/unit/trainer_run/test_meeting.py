@@ -177,3 +177,15 @@ def test_a_broken_rank_ends_the_round(sit: Sit) -> None:
     assert host.event() == Event(Word.BROKEN, "the process of rank 1 lost another one")
     over = second.event()
     assert (over.word, over.left) == (Word.OVER, False)
+
+
+def test_a_newcomer_in_mid_round_may_go_again(sit: Sit, seat: Callable[[int], Seat]) -> None:
+    """A finished rank's pod was replaced while rank 0 exports; the replacement is no part of the round."""
+    host, first, second = sit(0), sit(1), sit(2)
+    begin(host, first, second)
+    first.meeting.tell(Word.FINISHED)
+    first.leave()
+    with mute(seat(1), [{"say": "hello", "job": "job-1", "rank": 1}]) as newcomer:
+        assert newcomer.recv(4096), "it is welcome"
+    second.meeting.tell(Word.STOP)
+    assert host.words() is Word.STOP, "nothing was said of the newcomer"
