@@ -16,7 +16,7 @@ from tests.support.rig import ROOT, Rig
 TRANSCRIPT = ROOT / "docs" / "explanation" / "transcript.md"
 HEAD = """# A run as kubectl shows it
 
-Written by `RECTRAIN_TRANSCRIPT=1 make test-real` on a cluster of two nodes: the digits example, with 600 images.
+Written by `RECTRAIN_TRANSCRIPT=1 make test-real` on a cluster of two nodes: the digits example of 600 images.
 Nothing is left out but lines of `describe` and `logs` where … stands.
 """
 LINES = 45

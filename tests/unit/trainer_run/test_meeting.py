@@ -1,5 +1,6 @@
 """Supervisors of several pods meet: rounds begin when all are ready, and end for all when one is gone."""
 
+import contextlib
 import json
 import queue
 import random
@@ -10,6 +11,7 @@ import pytest
 
 from rectrain_trainer import meeting
 from rectrain_trainer.meeting import Event, Meeting, Seat, Word, free_port, meet
+from tests.support.waiting import wait_until
 
 Sit = Callable[[int], "Sitting"]
 
@@ -112,7 +114,15 @@ def test_a_mute_pod_is_lost(sit: Sit, seat: Callable[[int], Seat], monkeypatch: 
 
 def mute(seat: Seat, lines: list[object]) -> socket.socket:
     """Says these lines to rank 0, and nothing more."""
-    connection = socket.create_connection((seat.address, seat.port), timeout=10)
+    came: list[socket.socket] = []
+
+    def comes() -> bool:
+        with contextlib.suppress(ConnectionRefusedError):  # nobody listens yet
+            came.append(socket.create_connection((seat.address, seat.port), timeout=10))
+        return bool(came)
+
+    wait_until(comes, 20, "rank 0 to listen")
+    (connection,) = came
     for line in lines:
         connection.sendall(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n")
     return connection
