@@ -15,6 +15,7 @@ import logging
 import queue
 import socket
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -85,7 +86,7 @@ class Event:
     """With LOST and OVER: a pod left the round, which may be why another one's process failed."""
 
 
-class Meeting:
+class Meeting(ABC):
     """`with` it. `wake` is called, from another thread, whenever `events` has something new."""
 
     def __init__(self, seat: Seat, wake: Callable[[], None]) -> None:
@@ -152,14 +153,14 @@ class Meeting:
         self._events.put(Event(word, why, store, left))
         self._wake()
 
-    async def _run(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _run(self) -> None: ...
 
-    def _get_ready(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _get_ready(self) -> None: ...
 
-    async def _tell(self, word: Word, why: str, left: bool) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _tell(self, word: Word, why: str, left: bool) -> None: ...
 
 
 @dataclass(eq=False)
