@@ -59,6 +59,17 @@ class AttemptEnd(_Record):
     reached_training: bool = False
 
 
+class PlanChange(_Record):
+    """The run gets more epochs: from this step on its schedule is that of the longer run."""
+
+    kind: Literal["plan-change"] = "plan-change"
+    was: int
+    """Epochs until now."""
+    epochs: int
+    step: int
+    """Completed optimizer steps when it took effect."""
+
+
 class CheckpointRecord(_Record):
     """A checkpoint is whole: all its files were uploaded before this."""
 
@@ -106,7 +117,7 @@ class FinalRecord(_Record):
     metrics: dict[str, Any] = {}
 
 
-Record = AttemptStart | AttemptEnd | CheckpointRecord | BestRecord | RetireRecord | FinalRecord
+Record = AttemptStart | AttemptEnd | PlanChange | CheckpointRecord | BestRecord | RetireRecord | FinalRecord
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 
 
@@ -165,6 +176,8 @@ class RunState:
                     self.epochs = record.epochs
             case AttemptEnd():
                 self.ends[record.attempt] = record
+            case PlanChange():
+                self.epochs = record.epochs
             case CheckpointRecord():
                 self.checkpoints.append(record)
                 self.checkpointed_attempts.add(record.attempt)

@@ -166,11 +166,21 @@ class CheckpointRef(ApiModel):
     bytes: Annotated[Int64, Field(description="Its size [B].")]
 
 
+class StaleCheckpoint(ApiModel):
+    """A snapshot waits to be committed, and can't be."""
+
+    since: Annotated[Time, Field(description="When the last checkpoint was committed, or training began.")]
+    reason: Annotated[Text, Field(description="What keeps it, such as StoreUnavailable or DiskTooSmall.")]
+
+
 class CheckpointStatus(ApiModel):
     """Where a resumed run would go on, and where the best weights are."""
 
     latest: Annotated[CheckpointRef | None, Field(description="The newest committed checkpoint.")] = None
     best: Annotated[CheckpointRef | None, Field(description="The checkpoint with the best accuracy.")] = None
+    stale: Annotated[
+        StaleCheckpoint | None, Field(description="Since when nothing was committed; absent when all is well.")
+    ] = None
 
 
 class ModelStatus(ApiModel):
