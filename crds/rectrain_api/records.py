@@ -173,7 +173,9 @@ class RunState:
             case AttemptStart():
                 if record.attempt > self.attempt:
                     self.starts.append(record)
-                    self.epochs = record.epochs
+                    self.epochs = (
+                        self.epochs or record.epochs
+                    )  # later ones change it by a record of their own
             case AttemptEnd():
                 self.ends[record.attempt] = record
             case PlanChange():

@@ -179,7 +179,8 @@ class CheckpointStatus(ApiModel):
     latest: Annotated[CheckpointRef | None, Field(description="The newest committed checkpoint.")] = None
     best: Annotated[CheckpointRef | None, Field(description="The checkpoint with the best accuracy.")] = None
     stale: Annotated[
-        StaleCheckpoint | None, Field(description="Since when nothing was committed; absent when all is well.")
+        StaleCheckpoint | None,
+        Field(description="Since when nothing was committed; absent when all is well."),
     ] = None
 
 

@@ -25,6 +25,7 @@ class MemoryStore:
         self.before_create: Callable[[], None] | None = None
         self.uploaded: list[str] = []
         self.copied: list[str] = []
+        self.edited: set[str] = set()
         self.crash_after_uploads: int | None = None
 
     def uri_of(self, key: str) -> str:
@@ -82,6 +83,13 @@ class MemoryStore:
             self.put(item.key, data)
             sent += len(data)
         return sent
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """Its hash is that of the upload: an object changed by other tools has none."""
+        self._reach()
+        data = self.objects.get(key)
+        sha256 = self.sha256(key) if key not in self.edited else None
+        return None if data is None else ObjectInfo(key, len(data), None, sha256)
 
     def copy(self, source: str, target: str) -> None:
         self._reach()

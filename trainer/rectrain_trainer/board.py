@@ -19,6 +19,7 @@ from rectrain_api.status import (
     Metrics,
     ModelStatus,
     Progress,
+    StaleCheckpoint,
 )
 from rectrain_trainer.flight import RUNNING, FlightRecorder
 
@@ -87,6 +88,16 @@ class Board:
             if best:
                 metric = BestMetric(accuracy=best[0].accuracy, epoch=best[0].epoch, step=best[0].step)
                 self.metrics = (self.metrics or Metrics()).model_copy(update={"best": metric})
+        self._changed(at_once=True)
+
+    def stale(self, since: str, reason: str) -> None:
+        """Nothing was committed since then, though a snapshot waits; the next commit takes it back."""
+        with self._lock:
+            known = self.checkpoint or CheckpointStatus()
+            if known.stale is not None and known.stale.reason == reason:
+                return
+            stale = StaleCheckpoint(since=since, reason=reason)
+            self.checkpoint = known.model_copy(update={"stale": stale})
         self._changed(at_once=True)
 
     def report(self) -> ProgressReport:

@@ -1,118 +1,106 @@
 """Commits checkpoints in the background: files first, then the record that makes them exist.
 
 Called by the train stage, which offers snapshots and never waits. Only the newest snapshot waits (and the
-best one, if that is another): while S3 is away training goes on, and status says since when nothing was
-committed. From `start` to `finish` the thread here is the log's only writer.
+best one, if that is another; see `offers`): while S3 is away training goes on, and status says since when
+nothing was committed. From `start` to `finish` the thread here is the log's only writer.
 """
 
 import logging
-import shutil
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from rectrain_api.errors import InputMissing, InternalError, PermissionRefused, StoreUnavailable
+from rectrain_api.errors import (
+    InputMissing,
+    InternalError,
+    PermissionRefused,
+    RectrainError,
+    StoreUnavailable,
+)
+from rectrain_api.exit_codes import outcome_of
 from rectrain_api.records import (
     BestRecord,
     CheckpointRecord,
+    PlanChange,
     RetireRecord,
     RunLog,
     StoredFile,
     checkpoint_prefix,
 )
-from rectrain_data.transfer import RetryEvent, Upload, sha256_file
-from rectrain_data.transfer.files import local_error
+from rectrain_data.transfer import RetryEvent, Upload
+from rectrain_trainer import offers
 from rectrain_trainer.board import Board
+from rectrain_trainer.offers import Offer, Waiting
 from rectrain_trainer.place import Place, leftovers, now
-from rectrain_trainer.snapshot import Snapshot, save_snapshot
 
 log = logging.getLogger(__name__)
 
-CONFIG: Final = "config.yml"
 AWAY: Final = (StoreUnavailable, PermissionRefused)
 """Errors that may pass: in mid-run, lost permission is one of them."""
-_FIRST_WAIT_S: Final = 1.0
-_MAX_WAIT_S: Final = 30.0
-
-
-@dataclass
-class Offer:
-    """A snapshot on its way. What is done of it is kept, so that a retry goes on from there."""
-
-    snapshot: Snapshot
-    epoch: int
-    """Epochs begun, from 1."""
-    accuracy: float | None = None
-    best: bool = False
-    files: list[Path] = field(default_factory=list)
-    record: CheckpointRecord | None = None
-    recorded: bool = False
-    best_record: BestRecord | None = None
-    best_recorded: bool = False
-
-    @property
-    def step(self) -> int:
-        """Completed optimizer steps."""
-        return self.snapshot.position.step
+STALE_AFTER_S: Final = 10.0
+"""A request that is tried again for so long is worth a condition."""
 
 
 class Committer:
     """`start`, `offer`…, `check` at every step, `finish`."""
 
     def __init__(
-        self, run_log: RunLog, place: Place, board: Board, *, folder: Path, config: bytes, keep_last: int
+        self,
+        run_log: RunLog,
+        place: Place,
+        board: Board,
+        store_metrics: Callable[[], None],
+        *,
+        folder: Path,
+        config: bytes,
+        keep_last: int,
     ) -> None:
+        """`store_metrics` comes before every record, so that no committed step lacks its metrics.
+
+        It raises what a store raises.
+        """
         self._log = run_log
         self._place = place
         self._board = board
-        self._folder = folder
-        self._config = config
+        self._store_metrics = store_metrics
         self._keep_last = keep_last
-        self._changed = threading.Condition()
-        self._newest: Offer | None = None
-        self._best: Offer | None = None
-        self._closing = self._stopped = False
-        self._error: BaseException | None = None
-        self._committed_at = time.time()
+        self._waiting = Waiting(folder, config, self._stale)
+        self._change: PlanChange | None = None
+        self._committed_at = now()
+        self._trouble: RectrainError | None = None
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
     def start(self) -> None:
         """Take over the log; tidy up after older attempts first."""
         self._show()
+        self._waiting.start()
         self._thread.start()
 
     def offer(self, offer: Offer) -> None:
         """Take a snapshot; one that still waits gives way, unless it is the best."""
-        with self._changed:
-            self._newest = offer
-            if offer.best:
-                self._best = offer
-            self._changed.notify_all()
+        self._waiting.put(offer)
+
+    def change(self, epochs: int, was: int, step: int) -> None:
+        """The run has more epochs from this step on: recorded before the next checkpoint."""
+        self._change = PlanChange(attempt=self._log.attempt, time=now(), was=was, epochs=epochs, step=step)
 
     def check(self) -> None:
-        """Raise what the thread died of, such as Fenced."""
-        if self._error is not None:
-            raise self._error
+        """Raise what a thread died of, such as Fenced."""
+        if self._waiting.error is not None:
+            raise self._waiting.error
 
-    def finish(self, wait_s: float) -> bool:
-        """Commit what waits, for at most `wait_s`, and hand the log back; False if something was left.
+    def finish(self, wait_s: float) -> RectrainError | None:
+        """Commit what waits, for at most `wait_s`, and hand the log back; why something was left, if it was.
 
-        Raises what the thread died of.
+        Raises what a thread died of.
         """
         until = time.monotonic() + wait_s
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._idle() or self._error is not None, timeout=max(wait_s, 0.0))
-            done = self._idle()
-            self._stopped = True
-            self._changed.notify_all()
+        done = self._waiting.close(wait_s)
         self._thread.join(max(until - time.monotonic(), 1.0))
         self.check()
-        return done
+        return None if done else self._trouble or StoreUnavailable("There wasn't time enough.")
 
     @property
     def has_log(self) -> bool:
@@ -121,103 +109,94 @@ class Committer:
 
     def waiting(self, event: RetryEvent) -> None:
         """For `Retries.on_retry`: a request failed, and is tried again."""
-        since = time.strftime("%H:%M:%S UTC", time.gmtime(self._committed_at))
-        self._board.say(f"Nothing has been committed since {since}: {event.sentence}", at_once=False)
+        self._say(event.sentence)
+        if event.waited_s >= STALE_AFTER_S:
+            self._board.stale(self._committed_at, outcome_of(StoreUnavailable()).reason)
+
+    def _stale(self, error: RectrainError) -> None:
+        """A commit failed, and is tried again."""
+        self._trouble = error
+        self._say(str(error))
+        self._board.stale(self._committed_at, outcome_of(error).reason)
+
+    def _say(self, sentence: str) -> None:
+        since = self._committed_at[11:19]
+        self._board.say(f"Nothing has been committed since {since} UTC: {sentence}", at_once=False)
 
     # -- the thread
 
     def _run(self) -> None:
         try:
             self._tidy()
-            wait_s = _FIRST_WAIT_S
-            while (offer := self._next()) is not None:
+            wait_s = offers.FIRST_WAIT_S
+            while (offer := self._waiting.take()) is not None:
                 try:
                     self._commit(offer)
                 except AWAY as e:
-                    self.waiting(RetryEvent(str(e), 1, 0.0, wait_s))
-                    self._pause(wait_s)
-                    wait_s = min(wait_s * 2, _MAX_WAIT_S)
+                    self._waiting.put_back()
+                    self._stale(e)
+                    self._waiting.pause(wait_s)
+                    wait_s = min(wait_s * 2, offers.MAX_WAIT_S)
                 else:
-                    wait_s = _FIRST_WAIT_S
+                    self._waiting.done()
+                    wait_s = offers.FIRST_WAIT_S
         except BaseException as e:
-            self._error = e
-        finally:
-            with self._changed:
-                self._changed.notify_all()
-
-    def _idle(self) -> bool:
-        return self._newest is None and self._best is None
-
-    def _next(self) -> Offer | None:
-        """The offer to commit now, the older one first; None when there is nothing more to do."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._idle() or self._closing)
-            offers = [o for o in (self._newest, self._best) if o is not None]
-            return None if self._stopped or not offers else min(offers, key=lambda o: o.step)
-
-    def _pause(self, wait_s: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped, timeout=wait_s)
+            self._waiting.fail(e)
 
     def _commit(self, offer: Offer) -> None:
         offer.record = offer.record or self._upload(offer)
         if not offer.recorded:
+            self._store_metrics()
+            self._append_change()
             self._log.append(offer.record)
             offer.recorded = True
         if offer.best and not offer.best_recorded:
             offer.best_record = offer.best_record or self._best_of(offer, offer.record)
             self._log.append(offer.best_record)
             offer.best_recorded = True
-        with self._changed:
-            self._newest = None if self._newest is offer else self._newest
-            self._best = None if self._best is offer else self._best
-            self._changed.notify_all()
-        self._committed_at = time.time()
+        self._committed_at = now()
+        self._trouble = None
         self._board.say("")
         self._show()
         log.info("Checkpoint of step %d committed (%s).", offer.step, _mib(offer.record.bytes))
         self._retire(self._log.state.to_retire(self._keep_last))
 
+    def _append_change(self) -> None:
+        change = self._change
+        if change is not None:
+            self._log.append(change)
+            self._change = None
+
     def _upload(self, offer: Offer) -> CheckpointRecord:
         """All files at the checkpoint's own prefix, counted; the record isn't appended yet."""
+        assert offer.folder is not None
         prefix = checkpoint_prefix(self._log.attempt, offer.step)
-        offer.files = offer.files or self._save(offer)
-        files = [StoredFile(name=p.name, size=p.stat().st_size, sha256=sha256_file(p)) for p in offer.files]
         known = self._known()
         uploads = [
-            Upload(path, f"{prefix}/{file.name}", file.sha256)
-            for path, file in zip(offer.files, files, strict=True)
-            if not self._copied(known.get(file.sha256), f"{prefix}/{file.name}")
+            Upload(offer.folder / file.name, f"{prefix}/{file.name}", file.sha256)
+            for file in offer.files
+            if not self._copied(file, known.get(file.sha256), f"{prefix}/{file.name}")
         ]
         self._place.upload_all(uploads, limit=4)
-        self._count(prefix, files)
-        shutil.rmtree(offer.files[0].parent, ignore_errors=True)
+        self._count(prefix, offer.files)
         return CheckpointRecord(
             attempt=self._log.attempt,
             time=now(),
             prefix=prefix,
             step=offer.step,
             epoch=offer.epoch,
-            files=files,
+            files=offer.files,
             accuracy=offer.accuracy,
         )
-
-    def _save(self, offer: Offer) -> list[Path]:
-        folder = self._folder / f"step-{offer.step:06d}"
-        try:
-            files = [*save_snapshot(folder, offer.snapshot), folder / CONFIG]
-            files[-1].write_bytes(self._config)
-        except OSError as e:
-            raise local_error(e, folder) from e
-        return files
 
     def _known(self) -> dict[str, str]:
         """Keys of committed files by their hash."""
         return {f.sha256: f"{c.prefix}/{f.name}" for c in self._log.state.checkpoints for f in c.files}
 
-    def _copied(self, source: str | None, target: str) -> bool:
-        """Let the server copy a file that it has, instead of sending it again."""
-        if source is None:
+    def _copied(self, file: StoredFile, source: str | None, target: str) -> bool:
+        """Let the server copy a file that it has, instead of sending it again; unless somebody changed it."""
+        there = self._place.head(source) if source else None
+        if source is None or there is None or (there.size, there.sha256) != (file.size, file.sha256):
             return False
         try:
             self._place.copy(source, target)

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     narrator = Narrator(board, console)
     narrator.start()
     try:
-        code = attempt(plan, arguments.work_dir, board, interrupt, arguments.until)
+        code = attempt(plan, arguments.plan, arguments.work_dir, board, interrupt, arguments.until)
     finally:
         narrator.close()
     with contextlib.suppress(OSError):
@@ -68,7 +68,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
     os._exit(code)
 
 
-def attempt(plan: RunPlan, work_dir: Path, board: Board, interrupt: Interrupt, until: Until = "end") -> int:
+def attempt(
+    plan: RunPlan, plan_path: Path, work_dir: Path, board: Board, interrupt: Interrupt, until: Until = "end"
+) -> int:
     """One attempt, its ending told everywhere (log, reports, flight recorder). Returns the exit code."""
     pod, ranks = PodEnvironment.read(), Ranks.from_environment()
     chunks = Chunks()
@@ -84,7 +86,7 @@ def attempt(plan: RunPlan, work_dir: Path, board: Board, interrupt: Interrupt, u
         interrupt.check()
         from rectrain_trainer.run import Run
 
-        run = Run(plan, pod, board, interrupt, chunks, work_dir, ranks)
+        run = Run(plan, pod, board, interrupt, chunks, work_dir, plan_path, ranks)
         outcome = run.execute(until)
         code, reason, message = EX_OK, outcome.reason, outcome.message
         log.info("%s", message)

@@ -2,10 +2,13 @@
 
 Called by the run. Lines are gathered in bounded memory and written as numbered chunks from one thread of
 its own; what can't be written is kept for the next try, then dropped oldest first. Losing them never hurts
-training. The first metrics chunk is written at the first step: it shows that a killed attempt got there.
+training; but a checkpoint is committed only when the metrics up to it are there (`store_metrics`), so that a
+resumed run's curves have no hole. The first chunk of them is written at the first step: it shows that a
+killed attempt got there.
 """
 
 import collections
+import contextlib
 import json
 import logging
 import threading
@@ -24,13 +27,15 @@ LOG: Final = ("log", "txt")
 
 
 class _Buffer:
-    """Lines of one kind that aren't in S3 yet. Not thread-safe."""
+    """Lines of one kind that aren't in S3 yet. Not thread-safe, but for `writing`."""
 
     def __init__(self, kind: str, suffix: str) -> None:
         self.kind, self.suffix = kind, suffix
         self.lines: collections.deque[bytes] = collections.deque()
         self.size = 0
         self.written = 0
+        self.writing = threading.Lock()
+        """Held by the thread that writes the next chunk."""
 
     def add(self, line: bytes) -> None:
         self.lines.append(line)
@@ -77,6 +82,10 @@ class Chunks:
         """One line of the log."""
         self._add(LOG[0], text + "\n", False)
 
+    def store_metrics(self) -> None:
+        """Write every row that was given until now. Raises what a store raises."""
+        self._write(self._buffers[METRICS[0]])
+
     def close(self, wait_s: float = 5.0) -> None:
         """Write what is left if it can be written soon, and end."""
         with self._wake:
@@ -99,23 +108,26 @@ class Chunks:
                 self._wake.wait_for(lambda: self._flush or self._closing, timeout=EVERY_S)
                 self._flush, closing = False, self._closing
             for buffer in self._buffers.values():
-                self._write(buffer)
+                with contextlib.suppress(RectrainError):
+                    self._write(buffer)
 
     def _write(self, buffer: _Buffer) -> None:
+        """Write all lines of one kind. Raises what a store raises; they are kept then."""
         assert self._store is not None
-        while True:
-            with self._wake:
-                lines = buffer.take()
-            if not lines:
-                return
-            key = f"{buffer.kind}/{buffer.written + 1:06d}.{buffer.suffix}"
-            try:
-                self._store.put_bytes(key, b"".join(lines))
-            except RectrainError:
+        with buffer.writing:
+            while True:
                 with self._wake:
-                    buffer.give_back(lines)
-                return
-            buffer.written += 1
+                    lines = buffer.take()
+                if not lines:
+                    return
+                key = f"{buffer.kind}/{buffer.written + 1:06d}.{buffer.suffix}"
+                try:
+                    self._store.put_bytes(key, b"".join(lines))
+                except RectrainError:
+                    with self._wake:
+                        buffer.give_back(lines)
+                    raise
+                buffer.written += 1
 
 
 class ChunkHandler(logging.Handler):

@@ -1,7 +1,7 @@
-"""The run's evaluations over all attempts, for its report. Called when the run is published.
+"""The run's curves over all attempts, from their metrics in S3. Called when the run is published.
 
-Earlier attempts left theirs in their metrics; an attempt that went on from an older checkpoint overrules
-what another one measured at the same step.
+An attempt that went on from a checkpoint overrules what earlier ones measured after it: so every step is
+there once, as if the run had never been interrupted.
 """
 
 import json
@@ -15,28 +15,41 @@ Row = dict[str, Any]
 
 
 def evaluations(store: Store, earlier: Iterable[int], own: Sequence[Row]) -> list[Row]:
-    """Evaluation rows by step: those of earlier attempts from S3, this one's as given."""
-    rows: list[Row] = []
-    for attempt in earlier:
-        for data in store.get_all(store.list_keys(f"{attempt_prefix(attempt)}metrics/")):
-            rows += rows_of(data)
-    return merge([*rows, *own])
+    """Evaluation rows by step: those of earlier attempts from S3, this one's (all its rows) as given."""
+    attempts = [rows_in(store, attempt) for attempt in earlier]
+    return [row for row in merge([*attempts, own]) if row["kind"] == "eval"]
+
+
+def rows_in(store: Store, attempt: int) -> list[Row]:
+    """All rows that an attempt has left."""
+    keys = store.list_keys(f"{attempt_prefix(attempt)}metrics/")
+    return [row for data in store.get_all(keys) for row in rows_of(data)]
 
 
 def rows_of(data: bytes) -> list[Row]:
-    """Evaluation rows of one metrics chunk; a line that isn't one is passed over."""
+    """Rows of one metrics chunk; a line that isn't one is passed over."""
     rows = []
     for line in data.splitlines():
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and row.get("kind") == "eval" and isinstance(row.get("step"), int):
+        if (
+            isinstance(row, dict)
+            and row.get("kind") in ("train", "eval")
+            and isinstance(row.get("step"), int)
+        ):
             rows.append(row)
     return rows
 
 
-def merge(rows: Iterable[Row]) -> list[Row]:
-    """One row a step, the last given one, in order of steps. Pure."""
-    by_step = {row["step"]: row for row in rows}
-    return [by_step[step] for step in sorted(by_step)]
+def merge(attempts: Sequence[Sequence[Row]]) -> list[Row]:
+    """One row a step and kind, in order: a later attempt overrules what came at or after its first step,
+    and an evaluation that it made again. Pure."""
+    kept: dict[tuple[int, str], Row] = {}
+    for rows in attempts:
+        first = min((row["step"] for row in rows if row["kind"] == "train"), default=None)
+        if first is not None:
+            kept = {key: row for key, row in kept.items() if key[0] < first}
+        kept |= {(row["step"], row["kind"]): row for row in rows}
+    return [kept[key] for key in sorted(kept, key=lambda key: (key[0], key[1] == "eval"))]

@@ -5,7 +5,7 @@ position come from rank 0 at the start of each round, gradients are averaged at 
 """
 
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rectrain_api.plan import RunPlan
 from rectrain_api.report import Stage
@@ -15,6 +15,9 @@ from rectrain_trainer.config import Recipe
 from rectrain_trainer.outcome import Outcome
 from rectrain_trainer.ranks import Ranks
 from rectrain_trainer.stage import Staged
+
+if TYPE_CHECKING:
+    from rectrain_trainer.loop import TrainState
 
 RESUMED: Final = "resumed"
 """The gate behind which rank 0 shares the state that all go on from."""
@@ -27,8 +30,8 @@ def follow(
     """Train to the end of the last epoch. Raises PeerLost, and what training raises."""
     from rectrain_trainer.loader import Loader
     from rectrain_trainer.loop import TrainState, train
-    from rectrain_trainer.snapshot import share_state
-    from rectrain_trainer.train import evaluation_due, gate_of, progress_of
+    from rectrain_trainer.snapshot import extend, share_state
+    from rectrain_trainer.train import gate_of, progress_of
 
     ranks.open()
     with Loader(recipe, staged.train, workers=workers, share=ranks.share) as loader:
@@ -37,16 +40,26 @@ def follow(
         share_state(state, None)
         board.enter(Stage.TRAINING)
         shown_at = 0.0
+        if _waits(plan, state) and not state.evaluated:
+            ranks.gate(gate_of(state.position))
         for step in train(state, loader):
             if time.monotonic() - shown_at >= _SHOW_EVERY_S:
                 shown_at = time.monotonic()
                 shown = progress_of(
-                    step.epoch, recipe.epochs, step.step, state.total_steps, board.stage, None
+                    step.epoch, state.recipe.epochs, step.step, state.total_steps, board.stage, None
                 )
                 board.update(reached_training=True, progress=shown)
-            if step.step < state.total_steps and evaluation_due(
-                plan.training.eval_interval, step, state.total_steps
-            ):
-                ranks.gate(gate_of(step))
+            if step.epoch_done and (epochs := ranks.agreed(0)) > state.recipe.epochs:
+                extend(state, epochs)
+            if _waits(plan, state):
+                ranks.gate(gate_of(state.position))
     rank, world = ranks.share.rank, ranks.share.world
     return Outcome(Reason.COMPLETED, f"Rank {rank} of {world} has trained its part.")
+
+
+def _waits(plan: RunPlan, state: "TrainState") -> bool:
+    """Whether rank 0 evaluates now, and goes on training afterwards."""
+    from rectrain_trainer.train import evaluation_due
+
+    position, total = state.position, state.total_steps
+    return position.step < total and evaluation_due(plan.training.eval_interval, position, total)

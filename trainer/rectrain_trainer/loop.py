@@ -8,7 +8,7 @@ its step count again on resume. A test holds both to equal losses, bit for bit.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +35,24 @@ class Position:
     """Completed optimizer steps."""
 
 
+class StepLoss(NamedTuple):
+    """What one step learnt from: a row of the run's curves."""
+
+    epoch: int
+    step: int
+    learning_rate: float
+    loss: float
+    """Of this rank's samples."""
+
+
+class Best(NamedTuple):
+    """The best evaluation so far, over all attempts."""
+
+    accuracy: float
+    step: int
+    epoch: int
+
+
 class Step(NamedTuple):
     """What `train` yields after each optimizer step."""
 
@@ -46,8 +64,8 @@ class Step(NamedTuple):
     samples: int
     """Over all ranks."""
     learning_rate: float
-    loss: float | None
-    """Mean since the last look, of this rank's samples; None between looks."""
+    losses: Sequence[StepLoss]
+    """Of the steps that nobody had looked at, oldest first; none between looks."""
     wait_s: float
     """Time that this step waited for data."""
 
@@ -61,8 +79,11 @@ class TrainState:
     steps_per_epoch: int
     position: Position = field(default_factory=Position)
     ranks: Ranks = field(default_factory=Ranks)
-    _unseen: list[Any] = field(default_factory=list)
-    """Losses on the device that nobody has looked at."""
+    best: Best | None = None
+    evaluated: bool = False
+    """Whether the weights of this very position were evaluated."""
+    _unseen: list[tuple[int, int, float, Any]] = field(default_factory=list)
+    """Epoch, step, learning rate, and the loss on the device that nobody has looked at."""
 
     @classmethod
     def new(cls, recipe: Recipe, steps_per_epoch: int, ranks: Ranks | None = None) -> "TrainState":
@@ -74,22 +95,20 @@ class TrainState:
     def total_steps(self) -> int:
         return self.recipe.epochs * self.steps_per_epoch
 
-    def look(self) -> float | None:
-        """Mean loss since the last look, None if there were no steps. Waits for the device.
+    def look(self) -> list[StepLoss]:
+        """The losses of the steps since the last look. Waits for the device.
 
         Raises Diverged if any of them isn't finite; so call it before anything is saved.
         """
-        if not self._unseen:
-            return None
-        values = [float(loss) for loss in self._unseen]
+        rows = [StepLoss(epoch, step, rate, float(loss)) for epoch, step, rate, loss in self._unseen]
         self._unseen.clear()
-        for value in values:
-            if not math.isfinite(value):
+        for row in rows:
+            if not math.isfinite(row.loss):
                 raise Diverged(
-                    f"The loss became {value} at or before step {self.position.step} (epoch "
-                    f"{self.position.epoch + 1}): lower training.learningRate, or look at the newest data."
+                    f"The loss became {row.loss} at step {row.step} (epoch {row.epoch}): lower "
+                    "training.learningRate, or look at the newest data."
                 )
-        return math.fsum(values) / len(values)
+        return rows
 
 
 def train(state: TrainState, loader: Loader, *, fetch_every: int = FETCH_EVERY) -> Iterator[Step]:
@@ -97,7 +116,7 @@ def train(state: TrainState, loader: Loader, *, fetch_every: int = FETCH_EVERY) 
 
     The state is consistent at each yield: it may be captured, evaluated, or left for good.
     """
-    position = state.position
+    position, first = state.position, True
     state.learner.model.train()
     while position.epoch < state.recipe.epochs:
         asked = time.perf_counter()
@@ -105,12 +124,14 @@ def train(state: TrainState, loader: Loader, *, fetch_every: int = FETCH_EVERY) 
             wait_s = time.perf_counter() - asked
             rate = state.learner.optimizer.get_lr()
             samples = loader.samples_of(position.step_in_epoch)
-            state._unseen.append(train_step(state, batch, samples))
             epoch = position.epoch + 1
+            state._unseen.append((epoch, position.step + 1, rate, train_step(state, batch, samples)))
+            state.evaluated = False
             epoch_done = _advance(position, state.steps_per_epoch)
-            looks = epoch_done or position.step % fetch_every == 0
-            loss = state.look() if looks else None
-            yield Step(epoch, position.step, epoch_done, samples, rate, loss, wait_s)
+            looks = first or epoch_done or position.step % fetch_every == 0
+            first = False
+            losses = state.look() if looks else ()
+            yield Step(epoch, position.step, epoch_done, samples, rate, losses, wait_s)
             asked = time.perf_counter()
 
 

@@ -54,8 +54,8 @@ class Publication:
     board: Board
     interrupt: Interrupt
     folder: Path
-    evaluations: Sequence[Row]
-    """Of this attempt."""
+    rows: Sequence[Row]
+    """Of this attempt's metrics: its first step, and its evaluations."""
 
 
 def publish(work: Publication) -> FinalRecord:
@@ -113,7 +113,7 @@ def _best_params(work: Publication) -> tuple[Mapping[str, Any], int]:
 
 def _measured(work: Publication, step: int) -> EvalMetrics | None:
     """What this attempt has measured of these very weights."""
-    row = next((row for row in work.evaluations if row["step"] == step), None)
+    row = next((r for r in work.rows if (r["kind"], r["step"]) == ("eval", step)), None)
     return EvalMetrics(row["accuracy"], row["normEditDistance"], row["samples"]) if row else None
 
 
@@ -135,7 +135,7 @@ def _upload(store: Store, files: tuple[Path, ...], prefix: str) -> list[StoredFi
 def _report(work: Publication, final: FinalRecord) -> bytes:
     state = work.run_log.state
     earlier = [start.attempt for start in state.starts if start.attempt != final.attempt]
-    return report_of(work.plan, final, state, evaluations(work.store, earlier, work.evaluations))
+    return report_of(work.plan, final, state, evaluations(work.store, earlier, work.rows))
 
 
 def report_of(plan: RunPlan, final: FinalRecord, state: RunState, curve: Sequence[Row]) -> bytes:
@@ -144,7 +144,7 @@ def report_of(plan: RunPlan, final: FinalRecord, state: RunState, curve: Sequenc
         "run": str(plan.identity),
         "preset": plan.model.preset,
         "data": plan.data.to_dict(),
-        "training": plan.training.to_dict(),
+        "training": {**plan.training.to_dict(), "epochs": final.epochs},
         "epochs": final.epochs,
         "step": final.step,
         "metrics": final.metrics,

@@ -130,6 +130,12 @@ class Ranks:
         packed: dict[str, Any] = _packed(header["content"], received)
         return packed
 
+    def agreed(self, number: int) -> int:
+        """Rank 0's number on every rank."""
+        if self.alone:
+            return number
+        return int(self.same({"number": number} if self.first else None)["number"])
+
     def _tell(self, text: bytes) -> None:
         self._broadcast(np.array([len(text)], np.int64))
         self._broadcast(np.frombuffer(text, np.uint8))

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from rectrain_api.errors import InputMissing, RectrainError, RunConflict
-from rectrain_api.records import CheckpointRecord, RetireRecord, RunLog
+from rectrain_api.records import BestRecord, CheckpointRecord, PlanChange, RetireRecord, RunLog
 from rectrain_data.transfer import Corrupt, Download, Store
+from rectrain_trainer.loop import Best, TrainState
 from rectrain_trainer.place import now
-from rectrain_trainer.snapshot import Snapshot, load_snapshot
+from rectrain_trainer.snapshot import Snapshot
+from rectrain_trainer.snapshot_files import load_snapshot
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,40 @@ def find_newest(run_log: RunLog, store: Store, folder: Path) -> Found | None:
     if damaged:
         run_log.append(RetireRecord(attempt=run_log.attempt, time=now(), prefixes=damaged))
     return found
+
+
+def mend(run_log: RunLog, state: TrainState) -> None:
+    """Append what the last attempt was killed before it could: a better `best`, a `plan-change`.
+
+    Then `state.best` is the one to beat: the log's, or what the checkpoint knows of one that is gone.
+    """
+    best = _best_of(run_log)
+    if best is not None and best is not run_log.state.best:
+        run_log.append(best)
+    if best is not None and (state.best is None or best.accuracy >= state.best.accuracy):
+        state.best = Best(best.accuracy, best.step, best.epoch)
+    was, epochs = run_log.state.epochs, state.recipe.epochs
+    if was != epochs:
+        step = state.position.step
+        run_log.append(PlanChange(attempt=run_log.attempt, time=now(), was=was, epochs=epochs, step=step))
+        log.info("%d epochs instead of %d from step %d on.", epochs, was, step)
+
+
+def _best_of(run_log: RunLog) -> BestRecord | None:
+    """The log's best, unless a checkpoint is better: a kill came between its record and its `best`."""
+    best = run_log.state.best
+    for record in sorted(run_log.state.checkpoints, key=lambda c: c.step):
+        accuracy = record.accuracy
+        if accuracy is not None and (best is None or accuracy > best.accuracy):
+            best = BestRecord(
+                attempt=run_log.attempt,
+                time=now(),
+                accuracy=accuracy,
+                step=record.step,
+                epoch=record.epoch,
+                prefix=record.prefix,
+            )
+    return best
 
 
 def fetch(record: CheckpointRecord, store: Store, folder: Path) -> Snapshot:

@@ -63,6 +63,8 @@ class Run:
     interrupt: Interrupt
     chunks: Chunks
     work_dir: Path
+    plan_path: Path | None = None
+    """Where the plan lies: its epochs may be raised while the run goes on."""
     ranks: Ranks = field(default_factory=Ranks)
     _committer: Committer | None = None
     _run_log: RunLog | None = None
@@ -245,7 +247,7 @@ class Run:
             share_state(state, found.snapshot if found else None)
             if found:
                 log.info("Going on from step %d (%s).", found.record.step, found.record.prefix)
-            best = run_log.state.best
+            resume.mend(run_log, state)
             self._committer = committer = self._new_committer(run_log, recipe)
             deps = Deps(
                 self.board,
@@ -256,13 +258,14 @@ class Run:
                 build_decoder(recipe.characters, use_space_char=recipe.use_space_char),
                 self.plan.training.eval_interval,
                 self.plan.checkpoint.interval,
+                self._epochs_wanted,
             )
-            training = Training(state, deps, best.accuracy if best else None)
+            training = Training(state, deps)
             training.run(loader)
         final = publish(
             Publication(
                 self.plan,
-                recipe,
+                state.recipe,
                 state,
                 held_out,
                 run_log,
@@ -270,7 +273,7 @@ class Run:
                 self.board,
                 self.interrupt,
                 self.work_dir / "out",
-                training.evaluations,
+                training.rows,
             )
         )
         accuracy = final.metrics["accuracy"]
@@ -285,6 +288,7 @@ class Run:
             run_log,
             self._log_place,
             self.board,
+            self.chunks.store_metrics,
             folder=self.work_dir / "snapshots",
             config=config_of(self.plan, recipe),
             keep_last=self.plan.checkpoint.keep_last,
@@ -292,6 +296,13 @@ class Run:
         self._log_place.retries.on_retry = committer.waiting
         committer.start()
         return committer
+
+    def _epochs_wanted(self) -> int:
+        """As the plan has it by now; what can't be read changes nothing."""
+        if self.plan_path is not None:
+            with contextlib.suppress(OSError, ValueError):
+                return RunPlan.model_validate_json(self.plan_path.read_bytes()).training.epochs
+        return self.plan.training.epochs
 
     def _workers(self) -> int:
         """Loader processes: as asked, else one for each core but the one that trains."""

@@ -5,23 +5,26 @@ end after SIGTERM happen here, between two steps, where the state is consistent.
 """
 
 import logging
+import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from rectrain_api.errors import Interrupted, PeerLost, StoreUnavailable
+from rectrain_api.errors import Interrupted, PeerLost
 from rectrain_api.plan import CheckpointInterval, EvalInterval
 from rectrain_api.report import Stage
 from rectrain_api.status import Metrics, Progress
 from rectrain_trainer.board import Board
-from rectrain_trainer.checkpoint import Committer, Offer
+from rectrain_trainer.checkpoint import Committer
 from rectrain_trainer.chunks import Chunks
 from rectrain_trainer.evaluate import EvalSet, evaluate
 from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.loader import Loader
-from rectrain_trainer.loop import Step, TrainState, train
+from rectrain_trainer.loop import Best, Position, Step, StepLoss, TrainState, train
+from rectrain_trainer.offers import Offer
 from rectrain_trainer.pace import Pace, duration
-from rectrain_trainer.snapshot import capture
+from rectrain_trainer.snapshot import capture, extend
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +37,26 @@ _COMMIT_MARGIN_S: Final = 2.0
 """Of the grace period: for attempt-end, after the last checkpoint."""
 
 
-def evaluation_due(interval: EvalInterval, step: Step, total: int) -> bool:
+def evaluation_due(interval: EvalInterval, position: Position, total: int) -> bool:
     """At every interval, and after the last step. Pure."""
-    if step.step >= total:
+    if not position.step:
+        return False
+    if position.step >= total:
         return True
     if interval.unit == "steps":
-        return step.step % interval.every == 0
-    return step.epoch_done and step.epoch % interval.every == 0
+        return position.step % interval.every == 0
+    return not position.step_in_epoch and position.epoch % interval.every == 0
 
 
-def gate_of(step: Step) -> str:
+def gate_of(position: Position) -> str:
     """Where the other ranks wait until rank 0 has evaluated."""
-    return f"evaluated-{step.step}"
+    return f"evaluated-{position.step}"
+
+
+def epochs_begun(position: Position, epochs: int) -> int:
+    """The epoch that a position belongs to, from 1: at its end it still does."""
+    done = position.epoch if position.step and not position.step_in_epoch else position.epoch + 1
+    return min(done, epochs)
 
 
 def checkpoint_due(interval: CheckpointInterval, step: int, since_s: float) -> bool:
@@ -65,26 +76,25 @@ class Deps:
     decoder: Any
     eval_interval: EvalInterval
     checkpoint_interval: CheckpointInterval
+    epochs_wanted: Callable[[], int]
+    """As the run plan has it by now."""
 
 
 class Training:
     """One attempt's training, from the state's position to the end."""
 
-    def __init__(self, state: TrainState, deps: Deps, best: float | None) -> None:
-        """`best` is the accuracy to beat, over all attempts."""
+    def __init__(self, state: TrainState, deps: Deps) -> None:
         self._state = state
         self._deps = deps
-        self._best = best
         self._pace = Pace()
         self._first = state.position.step + 1
         self._snapshot_step = state.position.step
         self._snapshot_at = time.monotonic()
-        self._evaluated_step = -1
         self._shown_at = 0.0
         self._loss: float | None = None
         self._step: Step | None = None
-        self.evaluations: list[dict[str, Any]] = []
-        """Of this attempt, as in its metrics."""
+        self.rows: list[dict[str, Any]] = []
+        """Of this attempt's metrics: its first step, and its evaluations."""
 
     def run(self, loader: Loader) -> None:
         """Train to the end and commit the last checkpoint.
@@ -98,14 +108,12 @@ class Training:
         self._show_position()
         with interrupt.deferred():
             try:
+                self._catch_up()
                 for step in train(self._state, loader):
                     self._after(step)
                     committer.check()
                     if interrupt.requested:
                         self._stop()
-                self._catch_up()
-                if interrupt.requested:
-                    self._stop()
             except PeerLost:
                 committer.finish(
                     min(LOST_COMMIT_S, interrupt.left_s() - _COMMIT_MARGIN_S)
@@ -114,59 +122,81 @@ class Training:
             finally:
                 self._show()
         try:
-            done = committer.finish(LAST_COMMIT_S)
+            left = committer.finish(LAST_COMMIT_S)
         except Interrupted:
             self._stop()
-        if not done:
-            raise StoreUnavailable(
-                f"The last checkpoint couldn't be committed within {LAST_COMMIT_S:.0f} s after training: "
-                "another attempt trains on from the last one committed."
+        if left is not None:
+            raise type(left)(
+                f"The last checkpoint couldn't be committed within {LAST_COMMIT_S:.0f} s after training, so "
+                f"another attempt trains on from the last one committed: {left}"
             )
 
     def _after(self, step: Step) -> None:
         """Everything that is due after one step."""
         self._measure(step)
+        if step.epoch_done:
+            self._extend()
         accuracy, best = None, False
-        if evaluation_due(self._deps.eval_interval, step, self._state.total_steps):
-            accuracy, best = self._evaluate(step.epoch)
-            self._state.ranks.gate(gate_of(step))
+        if self._evaluation_due():
+            accuracy, best = self._evaluate()
+            self._state.ranks.gate(gate_of(self._state.position))
         last = step.step >= self._state.total_steps
         since = time.monotonic() - self._snapshot_at
         if best or last or checkpoint_due(self._deps.checkpoint_interval, step.step, since):
-            self._offer(step.epoch, accuracy, best)
+            self._offer(accuracy, best)
 
     def _catch_up(self) -> None:
-        """A run that was stopped after its last step, before that was evaluated."""
-        if self._evaluated_step != self._state.position.step:
-            epoch = self._state.recipe.epochs
-            accuracy, best = self._evaluate(epoch)
+        """An evaluation that an earlier attempt was told to stop in, or killed before it was kept."""
+        if self._evaluation_due() and not self._state.evaluated:
+            accuracy, best = self._evaluate()
+            self._state.ranks.gate(gate_of(self._state.position))
             if best:
-                self._offer(epoch, accuracy, best)
+                self._offer(accuracy, best)
+            if self._deps.interrupt.requested:
+                self._stop()
 
-    def _evaluate(self, epoch: int) -> tuple[float | None, bool]:
+    def _extend(self) -> None:
+        """Train for more epochs, if the run plan has more by now."""
+        was, wanted = self._state.recipe.epochs, self._deps.epochs_wanted()
+        epochs = self._state.ranks.agreed(max(was, wanted))
+        if epochs > was:
+            extend(self._state, epochs)
+            step = self._state.position.step
+            self._deps.committer.change(epochs, was, step)
+            log.info(
+                "%d epochs instead of %d from step %d on: spec.training.epochs was raised.", epochs, was, step
+            )
+
+    def _evaluation_due(self) -> bool:
+        state = self._state
+        return evaluation_due(self._deps.eval_interval, state.position, state.total_steps)
+
+    def _evaluate(self) -> tuple[float | None, bool]:
         """Accuracy, and whether it is the best so far; None if told to stop meanwhile."""
-        deps = self._deps
+        deps, state = self._deps, self._state
+        epoch = epochs_begun(state.position, state.recipe.epochs)
         self._show()
         deps.board.enter(Stage.EVALUATING)
         started = time.monotonic()
         try:
             with deps.interrupt.immediate():
-                found = evaluate(self._state.learner.model, deps.decoder, deps.held_out)
+                found = evaluate(state.learner.model, deps.decoder, deps.held_out)
         except Interrupted:
             return None, False
-        self._evaluated_step = self._state.position.step
-        best = self._best is None or found.accuracy > self._best
-        self._best = found.accuracy if best else self._best
+        state.evaluated = True
+        best = state.best is None or found.accuracy > state.best.accuracy
+        if best:
+            state.best = Best(found.accuracy, state.position.step, epoch)
         row = {
             "kind": "eval",
-            "step": self._state.position.step,
+            "step": state.position.step,
             "epoch": epoch,
             "accuracy": found.accuracy,
             "normEditDistance": found.norm_edit_distance,
             "samples": found.samples,
             "seconds": round(time.monotonic() - started, 3),
         }
-        self.evaluations.append(row)
+        self.rows.append(row)
         deps.chunks.metric(row)
         log.info("Epoch %d: accuracy %.1f%%%s.", epoch, found.accuracy * 100, " (best)" if best else "")
         deps.board.update(
@@ -182,19 +212,20 @@ class Training:
         self._pace.pause()
         return found.accuracy, best
 
-    def _offer(self, epoch: int, accuracy: float | None, best: bool) -> None:
-        snapshot = capture(self._state)
-        self._deps.committer.offer(Offer(snapshot, epoch, accuracy, best))
-        self._snapshot_step = snapshot.position.step
+    def _offer(self, accuracy: float | None, best: bool) -> None:
+        self._tell(self._state.look())
+        epoch = epochs_begun(self._state.position, self._state.recipe.epochs)
+        self._deps.committer.offer(Offer(capture(self._state), epoch, accuracy, best))
+        self._snapshot_step = self._state.position.step
         self._snapshot_at = time.monotonic()
 
     def _stop(self) -> NoReturn:
         """Told to stop: a last checkpoint, as far as time allows. Always raises."""
         step, total = self._state.position.step, self._state.total_steps
         if step != self._snapshot_step:
-            self._offer(min(self._state.position.epoch + 1, self._state.recipe.epochs), None, False)
-        done = self._deps.committer.finish(self._deps.interrupt.left_s() - _COMMIT_MARGIN_S)
-        kept = "its checkpoint is committed" if done else "its checkpoint couldn't be committed in time"
+            self._offer(None, False)
+        left = self._deps.committer.finish(self._deps.interrupt.left_s() - _COMMIT_MARGIN_S)
+        kept = "its checkpoint couldn't be committed in time" if left else "its checkpoint is committed"
         raise Interrupted(f"Told to stop at step {step} of {total}; {kept}.")
 
     def _measure(self, step: Step) -> None:
@@ -202,28 +233,36 @@ class Training:
         self._step = step
         self._pace.step(step.samples, step.wait_s)
         first = step.step == self._first
-        self._loss = self._loss if step.loss is None else step.loss
-        if step.loss is not None or first:
-            self._deps.chunks.metric(
-                {
-                    "kind": "train",
-                    "step": step.step,
-                    "epoch": step.epoch,
-                    "loss": step.loss,
-                    "learningRate": step.learning_rate,
-                    "samplesPerSecond": self._pace.samples_per_second,
-                },
-                at_once=first,
-            )
+        if first:
+            self.rows.append({"kind": "train", "step": step.step})
+        self._tell(step.losses, at_once=first)
         last = step.step >= self._state.total_steps
         if first or last or time.monotonic() - self._shown_at >= _SHOW_EVERY_S:
             self._shown_at = time.monotonic()
             self._show()
 
+    def _tell(self, losses: Sequence[StepLoss], *, at_once: bool = False) -> None:
+        """One row a step, the same whether the run was interrupted or not (but for the times)."""
+        if not losses:
+            return
+        self._loss = math.fsum(row.loss for row in losses) / len(losses)
+        for row in losses:
+            self._deps.chunks.metric(
+                {
+                    "kind": "train",
+                    "step": row.step,
+                    "epoch": row.epoch,
+                    "loss": row.loss,
+                    "learningRate": row.learning_rate,
+                    "samplesPerSecond": self._pace.samples_per_second,
+                },
+                at_once=at_once,
+            )
+
     def _show_position(self) -> None:
         """Where training begins, which may be where it ends."""
         position, recipe = self._state.position, self._state.recipe
-        epoch = min(position.epoch + 1, recipe.epochs)
+        epoch = epochs_begun(position, recipe.epochs)
         progress = progress_of(
             epoch, recipe.epochs, position.step, self._state.total_steps, Stage.TRAINING, None
         )

@@ -12,7 +12,8 @@ import pytest
 
 from rectrain_api.errors import InvalidSpec
 from rectrain_trainer.loop import TrainState
-from rectrain_trainer.snapshot import FILES, capture, load_arrays, load_snapshot, save_snapshot
+from rectrain_trainer.snapshot import capture
+from rectrain_trainer.snapshot_files import FILES, load_arrays, load_snapshot, save_snapshot
 from tests.unit.trainer_learn.recipes import make_recipe
 
 

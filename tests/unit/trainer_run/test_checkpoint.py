@@ -1,19 +1,23 @@
 """The committer, against a store in memory that goes away, forgets replies and is taken over."""
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rectrain_api.errors import Fenced
+from rectrain_api.errors import DiskTooSmall, Diverged, Fenced, StoreUnavailable
 from rectrain_api.records import RunLog, checkpoint_prefix
-from rectrain_trainer import checkpoint
+from rectrain_trainer import offers
 from rectrain_trainer.board import Board
-from rectrain_trainer.checkpoint import Committer, Offer
+from rectrain_trainer.checkpoint import Committer
 from rectrain_trainer.loop import Position
-from rectrain_trainer.snapshot import RunShape, Snapshot, load_snapshot
+from rectrain_trainer.offers import Offer
+from rectrain_trainer.snapshot import RunShape, Snapshot
+from rectrain_trainer.snapshot_files import load_snapshot
 from tests.support.memory_store import MemoryStore
 from tests.support.plans import make_plan
 from tests.support.waiting import wait_until
@@ -22,7 +26,7 @@ from tests.support.waiting import wait_until
 def snapshot(step: int) -> Snapshot:
     weights = {"w": np.full(4, step, dtype=np.float32)}
     return Snapshot(
-        weights, {"m": np.zeros(4, dtype=np.float32)}, Position(0, step, step), RunShape(0, 16, 100, 1)
+        weights, {"m": np.zeros(4, dtype=np.float32)}, {}, Position(0, step, step), RunShape(0, 16, 100, 1)
     )
 
 
@@ -38,9 +42,19 @@ class Bench:
         self.log = self.new_log()
         self.board = Board("s3://memory/run")
         self.folder = folder
+        self.metrics_stored: list[int] = []
         self.committer = Committer(
-            self.log, self.store, self.board, folder=folder, config=b"config", keep_last=keep_last
+            self.log,
+            self.store,
+            self.board,
+            self.store_metrics,
+            folder=folder,
+            config=b"config",
+            keep_last=keep_last,
         )
+
+    def store_metrics(self) -> None:
+        self.metrics_stored.append(len(self.store.list_keys("log/")))
 
     def new_log(self) -> RunLog:
         log = RunLog(self.store, "s3://memory/run")
@@ -58,8 +72,8 @@ class Bench:
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "_FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(checkpoint, "_MAX_WAIT_S", 0.02)
+    monkeypatch.setattr(offers, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(offers, "MAX_WAIT_S", 0.02)
 
 
 @pytest.fixture
@@ -72,7 +86,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def test_files_come_first_then_the_record(bench: Bench, tmp_path: Path) -> None:
     bench.committer.start()
     bench.committer.offer(offer(5, 0.5, best=True))
-    assert bench.committer.finish(5)
+    assert bench.committer.finish(5) is None
     assert bench.kinds() == ["attempt-start", "checkpoint", "best"]
     record = bench.log.state.newest_first()[0]
     assert {f.name for f in record.files} == {"model.pdparams", "model.pdopt", "state.json", "config.yml"}
@@ -82,6 +96,7 @@ def test_files_come_first_then_the_record(bench: Bench, tmp_path: Path) -> None:
         (tmp_path / file.name).write_bytes(bench.store.objects[key])
     assert load_snapshot(tmp_path).position.step == 5
     assert not any(bench.folder.iterdir())
+    assert bench.metrics_stored == [1]  # before the record
 
 
 def test_status_names_the_newest_and_the_best(bench: Bench) -> None:
@@ -91,7 +106,7 @@ def test_status_names_the_newest_and_the_best(bench: Bench) -> None:
         lambda: bench.board.checkpoint and bench.board.checkpoint.best, 5, "no checkpoint on the board"
     )
     bench.committer.offer(offer(10))
-    assert bench.committer.finish(5)
+    assert bench.committer.finish(5) is None
     assert bench.board.checkpoint is not None
     assert bench.board.checkpoint.latest is not None
     assert bench.board.checkpoint.best is not None
@@ -108,12 +123,106 @@ def test_while_the_store_is_away_the_newest_and_the_best_wait(bench: Bench) -> N
     bench.store.away = True
     bench.committer.offer(offer(5, 0.5, best=True))
     wait_until(lambda: "Nothing has been committed since" in bench.board.message, 5, "status says nothing")
+    assert bench.board.checkpoint is not None
+    assert bench.board.checkpoint.stale is not None
+    assert bench.board.checkpoint.stale.reason == "StoreUnavailable"
     for step in (10, 15, 20):
         bench.committer.offer(offer(step))
     bench.store.away = False
-    assert bench.committer.finish(5)
+    assert bench.committer.finish(5) is None
     assert bench.steps() == [5, 20]
     assert bench.board.message == ""
+    assert bench.board.checkpoint.stale is None
+
+
+def test_what_waits_lies_on_the_disk_and_no_more_than_two(bench: Bench) -> None:
+    """Memory doesn't grow while the store is away, nor does the disk."""
+    bench.committer.start()
+    wait_until(lambda: bench.board.checkpoint is not None, 5, "not started")
+    bench.store.away = True
+    for one in (offer(5, 0.5, best=True), offer(10), offer(15), offer(20)):
+        bench.committer.offer(one)
+        wait_until(lambda one=one: one.snapshot is None, 5, f"step {one.step} stays in memory")
+    kept = ["step-000005", "step-000020"]
+    wait_until(lambda: sorted(p.name for p in bench.folder.iterdir()) == kept, 5, "others are kept")
+    bench.store.away = False
+    assert bench.committer.finish(5) is None
+    assert bench.steps() == [5, 20]
+    assert not any(bench.folder.iterdir())
+
+
+def test_a_full_disk_costs_no_checkpoint(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = [True]
+
+    def write(self: Path, data: bytes) -> int:
+        if full[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+        return write_bytes(self, data)
+
+    write_bytes = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", write)
+    bench.committer.start()
+    bench.committer.offer(offer(5))
+    wait_until(lambda: bench.board.checkpoint and bench.board.checkpoint.stale, 5, "status says nothing")
+    assert bench.board.checkpoint is not None
+    assert bench.board.checkpoint.stale is not None
+    assert bench.board.checkpoint.stale.reason == "DiskTooSmall"
+    assert "No space left on device" in bench.board.message
+    assert not any(bench.folder.iterdir())
+    bench.committer.check()
+    bench.committer.offer(offer(10))
+    full[0] = False
+    assert bench.committer.finish(5) is None
+    assert bench.steps() == [10]
+    assert bench.board.checkpoint.stale is None
+
+
+def test_a_disk_that_stays_full_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(self: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    bench.committer.start()
+    bench.committer.offer(offer(5))
+    assert isinstance(bench.committer.finish(0.5), DiskTooSmall)
+
+
+def test_weights_that_are_no_numbers_are_never_committed(bench: Bench) -> None:
+    bench.committer.start()
+    spoilt = offer(5)
+    assert spoilt.snapshot is not None
+    spoilt.snapshot.params["w"][2] = np.nan
+    bench.committer.offer(spoilt)
+    with pytest.raises(Diverged, match="w aren't finite after step 5"):
+        bench.committer.finish(5)
+    assert bench.kinds() == ["attempt-start"]
+
+
+def test_metrics_that_cannot_be_stored_hold_the_record_back(bench: Bench) -> None:
+    """A committed step never lacks its metrics."""
+    failures = [StoreUnavailable("away"), StoreUnavailable("away")]
+
+    def store_metrics() -> None:
+        if failures:
+            assert bench.kinds() == ["attempt-start"]
+            raise failures.pop()
+
+    bench.committer._store_metrics = store_metrics
+    bench.committer.start()
+    bench.committer.offer(offer(5))
+    assert bench.committer.finish(5) is None
+    assert not failures
+    assert bench.kinds() == ["attempt-start", "checkpoint"]
+    assert len(bench.store.uploaded) == 4  # its files once
+
+
+def test_more_epochs_are_recorded_before_the_checkpoint_that_has_them(bench: Bench) -> None:
+    bench.committer.start()
+    bench.committer.change(4, 2, 5)
+    bench.committer.offer(offer(5))
+    assert bench.committer.finish(5) is None
+    assert bench.kinds() == ["attempt-start", "plan-change", "checkpoint"]
+    assert bench.log.state.epochs == 4
 
 
 def test_when_the_store_stays_away_it_ends_in_time(bench: Bench) -> None:
@@ -121,7 +230,7 @@ def test_when_the_store_stays_away_it_ends_in_time(bench: Bench) -> None:
     wait_until(lambda: bench.board.checkpoint is not None, 5, "not started")
     bench.store.away = True
     bench.committer.offer(offer(5))
-    assert not bench.committer.finish(0.2)
+    assert isinstance(bench.committer.finish(0.2), StoreUnavailable)
     assert not bench.committer.has_log
 
 
@@ -129,7 +238,7 @@ def test_a_lost_reply_commits_once(bench: Bench) -> None:
     bench.committer.start()
     bench.store.fault = "lost"
     bench.committer.offer(offer(5))
-    assert bench.committer.finish(5)
+    assert bench.committer.finish(5) is None
     assert bench.kinds() == ["attempt-start", "checkpoint"]
 
 
@@ -149,7 +258,7 @@ def test_only_the_last_and_the_best_are_kept(bench: Bench) -> None:
     for step in (5, 10, 15, 20):
         bench.committer.offer(offer(step, step / 100, best=step == 5))
         wait_until(lambda step=step: step in bench.steps(), 5, f"step {step} isn't there")
-    assert bench.committer.finish(5)
+    assert bench.committer.finish(5) is None
     assert bench.steps() == [5, 15, 20]
     assert not bench.store.list_keys(f"{checkpoint_prefix(1, 10)}/")
     assert bench.kinds().index("retire") > bench.kinds().index("best")
@@ -160,10 +269,22 @@ def test_files_that_are_known_are_copied_by_the_server(bench: Bench) -> None:
     for step in (5, 10):
         bench.committer.offer(offer(step))
         wait_until(lambda step=step: step in bench.steps(), 5, f"step {step} isn't there")
-    assert bench.committer.finish(5)
+    assert bench.committer.finish(5) is None
     second = checkpoint_prefix(1, 10)
     assert f"{second}/config.yml" in bench.store.copied
     assert f"{second}/model.pdparams" in bench.store.uploaded
+
+
+def test_a_file_that_somebody_changed_is_not_copied(bench: Bench) -> None:
+    bench.committer.start()
+    bench.committer.offer(offer(5))
+    wait_until(lambda: 5 in bench.steps(), 5, "step 5 isn't there")
+    changed = f"{checkpoint_prefix(1, 5)}/config.yml"
+    bench.store.objects[changed] = b"CONFIG"
+    bench.store.edited.add(changed)
+    bench.committer.offer(offer(10))
+    assert bench.committer.finish(5) is None
+    assert bench.store.objects[f"{checkpoint_prefix(1, 10)}/config.yml"] == b"config"
 
 
 def test_older_attempts_leftovers_are_deleted(tmp_path: Path) -> None:
@@ -171,8 +292,14 @@ def test_older_attempts_leftovers_are_deleted(tmp_path: Path) -> None:
     bench.store.put("attempts/0001/step-000099/model.pdparams", b"never committed")
     bench.log = bench.new_log()
     second = Committer(
-        bench.log, bench.store, bench.board, folder=tmp_path / "second", config=b"", keep_last=2
+        bench.log,
+        bench.store,
+        bench.board,
+        bench.store_metrics,
+        folder=tmp_path / "second",
+        config=b"",
+        keep_last=2,
     )
     second.start()
-    assert second.finish(5)
+    assert second.finish(5) is None
     assert not bench.store.list_keys("attempts/0001/")

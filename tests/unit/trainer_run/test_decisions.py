@@ -26,7 +26,7 @@ from rectrain_trainer.disk import check_room, human
 from rectrain_trainer.environment import PodEnvironment, ensure_home
 from rectrain_trainer.flight import RUNNING, FlightRecorder
 from rectrain_trainer.interrupt import Interrupt
-from rectrain_trainer.loop import Step
+from rectrain_trainer.loop import Position
 from rectrain_trainer.manifest import read_manifest
 from rectrain_trainer.pace import Pace, duration
 from rectrain_trainer.place import Unfenced, leftovers
@@ -36,24 +36,26 @@ from rectrain_trainer.uris import UriMap
 from tests.support.plans import make_manifest, make_plan
 
 
-def step(number: int, *, epoch: int = 1, epoch_done: bool = False) -> Step:
-    return Step(epoch, number, epoch_done, 16, 0.1, None, 0.0)
+def at(step: int, *, epoch: int = 0, inside: int = 0) -> Position:
+    """After so many steps: whole epochs, and steps of the one under way."""
+    return Position(epoch, inside, step)
 
 
 @pytest.mark.parametrize(
-    ("every", "unit", "at", "expected"),
+    ("every", "unit", "position", "expected"),
     [
-        pytest.param(5, "steps", step(10), True, id="steps"),
-        pytest.param(5, "steps", step(11), False, id="between"),
-        pytest.param(2, "epochs", step(20, epoch=2, epoch_done=True), True, id="epochs"),
-        pytest.param(2, "epochs", step(10, epoch=1, epoch_done=True), False, id="odd-epoch"),
-        pytest.param(2, "epochs", step(15, epoch=2), False, id="inside-an-epoch"),
-        pytest.param(500, "steps", step(100), True, id="last-step-always"),
+        pytest.param(5, "steps", at(10), True, id="steps"),
+        pytest.param(5, "steps", at(11), False, id="between"),
+        pytest.param(2, "epochs", at(20, epoch=2), True, id="epochs"),
+        pytest.param(2, "epochs", at(10, epoch=1), False, id="odd-epoch"),
+        pytest.param(2, "epochs", at(25, epoch=2, inside=5), False, id="inside-an-epoch"),
+        pytest.param(500, "steps", at(100), True, id="last-step-always"),
+        pytest.param(5, "steps", at(0), False, id="before-the-first"),
     ],
 )
-def test_evaluation_due(every: int, unit: str, at: Step, expected: bool) -> None:
+def test_evaluation_due(every: int, unit: str, position: Position, expected: bool) -> None:
     interval = EvalInterval.model_validate({"every": every, "unit": unit})
-    assert evaluation_due(interval, at, 100) is expected
+    assert evaluation_due(interval, position, 100) is expected
 
 
 @pytest.mark.parametrize(
@@ -206,10 +208,29 @@ def test_a_home_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert os.environ["HOME"] == str(tmp_path)
 
 
-def test_the_curve_joins_attempts() -> None:
-    chunk = b'{"kind":"train","step":1}\n{"kind":"eval","step":5,"accuracy":0.1}\ncut off'
-    own = [{"kind": "eval", "step": 10, "accuracy": 0.3}, {"kind": "eval", "step": 5, "accuracy": 0.2}]
-    assert [(r["step"], r["accuracy"]) for r in merge([*rows_of(chunk), *own])] == [(5, 0.2), (10, 0.3)]
+def rows(kind: str, *steps: int, **more: Any) -> list[dict[str, Any]]:
+    return [{"kind": kind, "step": step, **more} for step in steps]
+
+
+def test_a_curve_has_every_step_once() -> None:
+    first = rows("train", 1, 2, 3, 4, 5, by=1) + rows("eval", 2, 4, by=1)
+    second = rows("train", 3, 4, by=2) + rows("eval", 4, by=2)  # went on from step 2, and was killed
+    third = rows("eval", 4, by=3) + rows("train", 5, by=3)  # from step 4, whose evaluation was cut off
+    merged = [(r["step"], r["kind"], r["by"]) for r in merge([first, second, third])]
+    assert merged == [
+        (1, "train", 1),
+        (2, "train", 1),
+        (2, "eval", 1),
+        (3, "train", 2),
+        (4, "train", 2),
+        (4, "eval", 3),
+        (5, "train", 3),
+    ]
+
+
+def test_what_is_no_row_is_passed_over() -> None:
+    chunk = b'{"kind":"train","step":1}\n[]\n{"kind":"eval","step":"5"}\n{"kind":"eval","step":5}\ncut off'
+    assert rows_of(chunk) == [{"kind": "train", "step": 1}, {"kind": "eval", "step": 5}]
 
 
 @pytest.mark.parametrize(

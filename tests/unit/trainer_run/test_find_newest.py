@@ -4,18 +4,28 @@ import errno
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from rectrain_api.errors import DiskTooSmall, InvalidSpec, RectrainError, RunConflict
-from rectrain_api.records import CheckpointRecord, RunLog, StoredFile, checkpoint_prefix
+from rectrain_api.records import (
+    BestRecord,
+    CheckpointRecord,
+    PlanChange,
+    RunLog,
+    StoredFile,
+    checkpoint_prefix,
+    parse_record,
+)
 from rectrain_data.transfer import Corrupt, Download, sha256_bytes
 from rectrain_data.transfer.errors import missing_object
 from rectrain_data.transfer.files import local_error
-from rectrain_trainer.loop import Position
-from rectrain_trainer.resume import find_newest
-from rectrain_trainer.snapshot import RunShape, Snapshot, save_snapshot
+from rectrain_trainer.loop import Best, Position
+from rectrain_trainer.resume import find_newest, mend
+from rectrain_trainer.snapshot import RunShape, Snapshot
+from rectrain_trainer.snapshot_files import save_snapshot
 from tests.support.memory_store import MemoryStore
 from tests.support.plans import make_plan
 
@@ -50,21 +60,30 @@ class Bench:
     def start(self) -> None:
         self.log.start(make_plan(), now="t", job_uid="", pod_uid="", check=lambda _: None)
 
-    def commit(self, step: int, *, version: int = 1) -> CheckpointRecord:
+    def commit(
+        self, step: int, *, version: int | None = None, accuracy: float | None = None
+    ) -> CheckpointRecord:
         folder = self.folder / f"made-{step}"
         array = np.full(3, step, dtype=np.float32)
         save_snapshot(
-            folder, Snapshot({"w": array}, {"m": array}, Position(0, step, step), RunShape(0, 16, 100, 1))
+            folder, Snapshot({"w": array}, {"m": array}, {}, Position(0, step, step), RunShape(0, 16, 100, 1))
         )
-        state = json.loads((folder / "state.json").read_text()) | {"version": version}
-        (folder / "state.json").write_text(json.dumps(state))
+        if version is not None:
+            state = json.loads((folder / "state.json").read_text()) | {"version": version}
+            (folder / "state.json").write_text(json.dumps(state))
         prefix, files = checkpoint_prefix(self.log.attempt, step), []
         for path in sorted(folder.iterdir()):
             data = path.read_bytes()
             self.store.objects[f"{prefix}/{path.name}"] = data
             files.append(StoredFile(name=path.name, size=len(data), sha256=sha256_bytes(data)))
         record = CheckpointRecord(
-            attempt=self.log.attempt, time="t", prefix=prefix, step=step, epoch=1, files=files
+            attempt=self.log.attempt,
+            time="t",
+            prefix=prefix,
+            step=step,
+            epoch=1,
+            files=files,
+            accuracy=accuracy,
         )
         self.log.append(record)
         return record
@@ -135,8 +154,8 @@ def test_a_local_disk_that_cannot_be_read_costs_none(bench: Bench, monkeypatch: 
 
 def test_another_versions_checkpoint_costs_none(bench: Bench) -> None:
     bench.commit(5)
-    bench.commit(10, version=2)
-    with pytest.raises(InvalidSpec, match=r"written by another version .* 2; .* reads 1.*checkpoint\.uri"):
+    bench.commit(10, version=9)
+    with pytest.raises(InvalidSpec, match=r"written by another version .* 9; .* reads 2.*checkpoint\.uri"):
         bench.found()
     assert bench.kept() == [5, 10]
 
@@ -151,3 +170,48 @@ def test_when_none_is_whole_nothing_is_thrown_away(bench: Bench) -> None:
     ):
         bench.found()
     assert bench.kept() == [5, 10]
+
+
+class State:
+    """What `mend` needs of the training state."""
+
+    def __init__(self, epochs: int = 2, best: Best | None = None) -> None:
+        self.recipe, self.position, self.best = SimpleNamespace(epochs=epochs), Position(1, 0, 10), best
+
+
+def mended(bench: Bench, state: State) -> Best | None:
+    bench.start()
+    mend(bench.log, state)  # type: ignore[arg-type]
+    return state.best
+
+
+def test_a_best_that_a_kill_left_without_its_record_is_mended(bench: Bench) -> None:
+    bench.commit(5, accuracy=0.5)
+    bench.log.append(
+        BestRecord(attempt=1, time="t", accuracy=0.5, step=5, epoch=1, prefix="attempts/0001/step-000005")
+    )
+    bench.commit(10, accuracy=0.7)
+    bench.commit(15, accuracy=0.7)  # no better
+    assert mended(bench, State(best=Best(0.5, 5, 1))) == Best(0.7, 10, 1)
+    fresh = RunLog(bench.store, bench.store.uri).read()
+    assert fresh.best is not None
+    assert (fresh.best.step, fresh.best.attempt) == (10, 2)
+    records = fresh.records
+    mended(bench, State())
+    assert RunLog(bench.store, bench.store.uri).read().records == records + 1  # the attempt-start alone
+
+
+def test_a_best_that_the_log_has_lost_is_still_the_one_to_beat(bench: Bench) -> None:
+    bench.commit(10, accuracy=0.4)
+    assert mended(bench, State(best=Best(0.9, 5, 1))) == Best(0.9, 5, 1)
+
+
+def test_more_epochs_are_recorded_where_they_begin(bench: Bench) -> None:
+    mended(bench, State(epochs=5))
+    fresh = RunLog(bench.store, bench.store.uri).read()
+    assert fresh.epochs == 5
+    record = parse_record(bench.store.objects["log/00000003.json"], "")
+    assert isinstance(record, PlanChange)
+    assert (record.was, record.epochs, record.step) == (2, 5, 10)
+    mended(bench, State(epochs=5))
+    assert len(bench.store.list_keys("log/")) == 4

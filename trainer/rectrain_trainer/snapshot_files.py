@@ -1,0 +1,113 @@
+"""The files of a snapshot: model.pdparams and model.pdopt, as upstream names them and as `paddle.load`
+reads them, and state.json.
+
+Called by the committer (save) and by whoever resumes (load). The .pd files are pickles, so they could run
+code when loaded. They are read by an unpickler that knows numpy's arrays and Python's containers and refuses
+everything else.
+"""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeGuard
+
+from rectrain_api.errors import DiskTooSmall, InvalidSpec
+from rectrain_trainer.snapshot import Snapshot
+
+PARAMS: Final = "model.pdparams"
+OPTIMIZER: Final = "model.pdopt"
+STATE: Final = "state.json"
+FILES: Final = (PARAMS, OPTIMIZER, STATE)
+_VERSION: Final = 2
+
+
+def save_snapshot(folder: Path, snapshot: Snapshot) -> tuple[Path, ...]:
+    """Write the files into `folder`; returns their paths. Needs no paddle: safe in any thread."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in ((PARAMS, snapshot.params), (OPTIMIZER, snapshot.optimizer)):
+        with (folder / name).open("wb") as file:
+            pickle.dump(content, file, protocol=4)
+    state = {"version": _VERSION, **snapshot.plain()}
+    (folder / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    return tuple(folder / name for name in FILES)
+
+
+def load_snapshot(folder: Path) -> Snapshot:
+    """Read what `save_snapshot` wrote.
+
+    Raises:
+        InvalidSpec: the files hold anything but a snapshot, or another version wrote them.
+        DiskTooSmall: this node's disk can't be read, which says nothing about the checkpoint.
+    """
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        if state["version"] != _VERSION:
+            raise InvalidSpec(
+                f"The checkpoint was written by another version of RecTrain ({STATE} is of version "
+                f"{state['version']}; this trainer reads {_VERSION}): train on with that version's image, "
+                "or give this run a checkpoint.uri of its own."
+            )
+    except OSError as failed:
+        raise _unreadable(folder / STATE, failed) from failed
+    except (ValueError, KeyError, TypeError) as failed:
+        raise _no_state(folder / STATE, failed) from failed
+    params, optimizer = load_arrays(folder / PARAMS), load_arrays(folder / OPTIMIZER)
+    try:
+        return Snapshot.of(state, params, optimizer)
+    except (KeyError, TypeError) as failed:
+        raise _no_state(folder / STATE, failed) from failed
+
+
+def _no_state(path: Path, failed: Exception) -> InvalidSpec:
+    return InvalidSpec(f"{path} is no state of a run: {failed!r}.")
+
+
+def load_arrays(path: Path) -> dict[str, Any]:
+    """A .pdparams or .pdopt file as a dict of arrays, without running anything that is in it."""
+    try:
+        with path.open("rb") as file:
+            content = _ArraysOnly(file).load()
+    except InvalidSpec as refused:
+        raise InvalidSpec(f"{path} {refused}") from None
+    except OSError as failed:
+        raise _unreadable(path, failed) from failed
+    except (EOFError, ValueError, TypeError, AttributeError, KeyError, pickle.UnpicklingError) as failed:
+        raise InvalidSpec(f"{path} can't be read as weights: {failed!r}.") from failed
+    if not _is_named(content):
+        raise InvalidSpec(f"{path} can't be read as weights: it holds a {type(content).__name__}.")
+    return content
+
+
+def _unreadable(path: Path, failed: OSError) -> DiskTooSmall:
+    return DiskTooSmall(f"{path} can't be read ({failed.strerror}): check this node's disk.")
+
+
+def _is_named(content: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(content, dict) and all(isinstance(key, str) for key in content)
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Finds numpy's array constructors and nothing else."""
+
+    _ALLOWED: Final = {
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy.core.multiarray", "scalar"),
+        ("numpy._core.multiarray", "scalar"),
+        ("builtins", "tuple"),  # paddle.save writes a tensor as tuple((name, array))
+        ("__builtin__", "tuple"),
+        ("_codecs", "encode"),  # bytes in protocol 2
+        ("collections", "OrderedDict"),
+    }
+
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        if (module, name) not in self._ALLOWED:
+            raise InvalidSpec(
+                f"is refused: it would run {module}.{name} when loaded. Weights hold arrays only; "
+                "take them from a place that you trust."
+            )
+        found: Callable[..., Any] = super().find_class(module, name)
+        return found
