@@ -7,8 +7,9 @@ tests use a real S3 service.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from rectrain_api.errors import InputMissing, StoreUnavailable
-from rectrain_data.transfer import ObjectInfo, Upload
+from rectrain_api.errors import InputMissing, RectrainError, StoreUnavailable
+from rectrain_data.transfer import Corrupt, Download, ObjectInfo, Upload
+from rectrain_data.transfer.errors import missing_object
 
 
 class SimulatedCrash(BaseException):
@@ -16,7 +17,12 @@ class SimulatedCrash(BaseException):
 
 
 class MemoryStore:
-    """`fault` strikes once, at the next create: "before", "after" (both crash), "lost" (the reply)."""
+    """`fault` strikes once, at the next create: "before", "after" (both crash), "lost" (the reply).
+
+    `fail_once` strikes at the next download.
+    """
+
+    uri = "s3://memory/run"
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -26,10 +32,11 @@ class MemoryStore:
         self.uploaded: list[str] = []
         self.copied: list[str] = []
         self.edited: set[str] = set()
+        self.fail_once: RectrainError | None = None
         self.crash_after_uploads: int | None = None
 
     def uri_of(self, key: str) -> str:
-        return f"s3://memory/run/{key}"
+        return f"{self.uri}/{key}"
 
     def create(self, key: str, data: bytes) -> bool:
         self._reach()
@@ -90,6 +97,20 @@ class MemoryStore:
         data = self.objects.get(key)
         sha256 = self.sha256(key) if key not in self.edited else None
         return None if data is None else ObjectInfo(key, len(data), None, sha256)
+
+    def download_all(self, items: Iterable[Download]) -> None:
+        """With the real checks."""
+        self._reach()
+        failure, self.fail_once = self.fail_once, None
+        if failure:
+            raise failure
+        for item in items:
+            if item.key not in self.objects:
+                raise missing_object(self.uri_of(item.key))
+            if self.sha256(item.key) != item.sha256:
+                raise Corrupt(f"{self.uri_of(item.key)} differs.")
+            item.path.parent.mkdir(parents=True, exist_ok=True)
+            item.path.write_bytes(self.objects[item.key])
 
     def copy(self, source: str, target: str) -> None:
         self._reach()

@@ -150,8 +150,8 @@ class Training:
         if self._evaluation_due() and not self._state.evaluated:
             accuracy, best = self._evaluate()
             self._state.ranks.gate(gate_of(self._state.position))
-            if best:
-                self._offer(accuracy, best)
+            if self._state.evaluated:
+                self._offer(accuracy, best)  # so that it is kept, and its accuracy stands in the log
             if self._deps.interrupt.requested:
                 self._stop()
 

@@ -2,7 +2,6 @@
 
 import errno
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,8 +18,7 @@ from rectrain_api.records import (
     checkpoint_prefix,
     parse_record,
 )
-from rectrain_data.transfer import Corrupt, Download, sha256_bytes
-from rectrain_data.transfer.errors import missing_object
+from rectrain_data.transfer import Corrupt, sha256_bytes
 from rectrain_data.transfer.files import local_error
 from rectrain_trainer.loop import Best, Position
 from rectrain_trainer.resume import find_newest, mend
@@ -30,30 +28,11 @@ from tests.support.memory_store import MemoryStore
 from tests.support.plans import make_plan
 
 
-class Downloads(MemoryStore):
-    """Fetches with the real checks; `fail_once` strikes at the first download."""
-
-    uri = "s3://memory/run"
-    fail_once: RectrainError | None = None
-
-    def download_all(self, items: Iterable[Download]) -> None:
-        failure, self.fail_once = self.fail_once, None
-        if failure:
-            raise failure
-        for item in items:
-            if item.key not in self.objects:
-                raise missing_object(self.uri_of(item.key))
-            if sha256_bytes(self.objects[item.key]) != item.sha256:
-                raise Corrupt(f"{self.uri_of(item.key)} differs.")
-            item.path.parent.mkdir(parents=True, exist_ok=True)
-            item.path.write_bytes(self.objects[item.key])
-
-
 class Bench:
     """A run with checkpoints, begun again."""
 
     def __init__(self, folder: Path) -> None:
-        self.store, self.folder = Downloads(), folder
+        self.store, self.folder = MemoryStore(), folder
         self.log = RunLog(self.store, self.store.uri)
         self.start()
 
