@@ -1,5 +1,6 @@
 """A run of two ranks: two trainers that believe they are pods, each at a loopback address of its own."""
 
+import json
 import random
 import signal
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from rectrain_api.plan import plan as plan_of
-from rectrain_api.records import AttemptEnd, CheckpointRecord
+from rectrain_api.records import AttemptEnd, CheckpointRecord, PlanChange
 from rectrain_api.spec import RecTrainingJob
 from tests.integration.trainer_run.conftest import Place, Started, Trainer
 from tests.support.waiting import wait_until
@@ -96,6 +97,27 @@ def test_a_lost_pod_is_waited_for_and_all_go_on_from_the_checkpoint(
     final = place.state().final
     assert final is not None
     assert final.step == 36
+
+
+def test_more_epochs_reach_every_rank_of_a_running_run(pods: Callable[..., Pods], place: Place) -> None:
+    """Rank 0 reads the run plan again at the end of an epoch, as its ConfigMap changes under it."""
+    run = pods(**LONG)
+    both = run.both()
+    both[0].until(committed(place, 3), "a first checkpoint")
+    plan = json.loads(run.plan.read_text())
+    plan["training"]["epochs"] = 14
+    changed = run.plan.with_suffix(".new")
+    changed.write_text(json.dumps(plan))
+    changed.replace(run.plan)
+    ends = [one.wait() for one in both]
+    assert [end.code for end in ends] == [0, 0], ends[0].errors + ends[1].errors
+    state = place.state()
+    assert (state.attempt, state.epochs) == (1, 14)
+    assert state.final is not None
+    assert (state.final.epochs, state.final.step) == (14, 42)
+    (change,) = (r for r in place.records() if isinstance(r, PlanChange))
+    assert (change.was, change.epochs, change.step % 3) == (12, 14, 0)
+    assert trained_steps(place, 1) == list(range(1, 43))
 
 
 def test_a_pod_told_to_stop_has_rank_0_save_first(pods: Callable[..., Pods], place: Place) -> None:
