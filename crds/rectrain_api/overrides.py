@@ -1,9 +1,8 @@
 """`spec.model.overrides`: dotted key -> string, laid over a preset's configuration. Pure.
 
-Called by `plan()` (so a typing error is refused before a pod starts) and by the trainer, which lays the
-plan's overrides over the same preset. Values are parsed against the type of what they replace; nothing is
-ever eval'ed. Only keys that the configuration already has may be changed: a key that upstream would ignore
-silently is a typing error here.
+Called by a preset for `plan()`, so a typing error is refused before a pod starts. Values are parsed against
+the type of what they replace; nothing is ever eval'ed. Only keys that the configuration already has may be
+changed: a key that upstream would ignore silently is a typing error here. `augment` alone takes names.
 """
 
 import copy
@@ -18,6 +17,8 @@ from rectrain_api.errors import InvalidSpec
 
 # Upstream eval's some strings ("nn.LayerNorm"): a dotted word can look something up, but call nothing.
 WORD: Final = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+AUGMENTS: Final = frozenset({"RecAug", "SVTRRecAug", "ABINetRecAug", "ParseQRecAug"})
+"""Upstream's augmentations that RecTrain runs."""
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
 
@@ -31,12 +32,27 @@ def apply_overrides(config: dict[str, Any], overrides: Mapping[str, str]) -> dic
 
 
 def _set(config: dict[str, Any], key: str, text: str) -> None:
+    if key == "augment":
+        config[key] = _augmentations(text)
+        return
     parts = key.split(".")
     node: Any = config
     for depth, part in enumerate(parts[:-1]):
         node = node[_index(node, part, parts[:depth], key)]
     last = _index(node, parts[-1], parts[:-1], key)
     node[last] = parse_value(text, like=node[last], key=key)
+
+
+def _augmentations(text: str) -> list[dict[str, Any]]:
+    """Names, separated by commas, as operators with upstream's own strengths."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in AUGMENTS]
+    if unknown:
+        raise InvalidSpec(
+            f"overrides: 'augment': {', '.join(unknown)} is not one that RecTrain runs: "
+            f"name some of {', '.join(sorted(AUGMENTS))}, separated by commas."
+        )
+    return [{name: {}} for name in names]
 
 
 def _index(node: Any, part: str, above: list[str], key: str) -> str | int:

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from rectrain_api.base import ApiModel
-from rectrain_api.overrides import apply_overrides
 from rectrain_api.presets import load
 from rectrain_api.schema import parse_quantity
 from rectrain_api.spec import CacheSpec, RecTrainingJob, TrainingSpec
@@ -148,7 +147,6 @@ def plan(job: RecTrainingJob) -> RunPlan:
     """
     spec = job.spec
     preset = load(spec.model.preset)
-    config = apply_overrides(preset.config.model_dump(mode="json", by_alias=True), spec.model.overrides)
     return RunPlan(
         identity=Identity(namespace=job.metadata.namespace, name=job.metadata.name),
         model=ModelPlan(
@@ -156,7 +154,7 @@ def plan(job: RecTrainingJob) -> RunPlan:
             image_shape=preset.image_shape,
             padded=preset.padded,
             max_text_length=preset.max_text_length,
-            config=config,
+            config=preset.configured(spec.model.overrides),
         ),
         data=DataPlan(
             train=spec.data.train.rstrip("/"),

@@ -52,7 +52,10 @@ class ModelSpec(ApiModel):
         Field(
             max_length=64,
             description="Changes to the preset's configuration, by dotted key, such as "
-            '"Optimizer.regularizer.factor": "0.01". Values are parsed against the type of the key.',
+            '"Optimizer.regularizer.factor": "0.01". Values are parsed against the type of the key. '
+            '"augment" takes names, such as "RecAug"; "sampler.scales" the sizes of batches, width and '
+            'height in pixels, such as "[[64,32],[100,32],[160,32]]" (batchSize is that of the first); '
+            '"ema.decay", such as "0.999", turns on an average of the weights.',
         ),
     ] = {}
 

@@ -57,13 +57,20 @@ def check_data(plan: RunPlan, staged: Staged, board: Board) -> Recipe:
 
 
 def time_steps(recipe: Recipe) -> int:
-    """How many characters and blanks the model can put side by side: tried, since upstream doesn't say."""
+    """How many characters and blanks the model can put side by side: tried, since upstream doesn't say.
+
+    Of images of the narrowest of the sampler's sizes: each sample comes in every size one day.
+    """
     import paddle
 
     model: Any = build_model(recipe)
+    channels = recipe.image_shape[0]
     model.eval()
     with paddle.no_grad():
-        return int(model(paddle.zeros([1, *recipe.image_shape])).shape[1])
+        return min(
+            int(model(paddle.zeros([1, channels, height, width])).shape[1])
+            for width, height in recipe.sampler.scales
+        )
 
 
 class _Counter:

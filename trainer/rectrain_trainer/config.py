@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rectrain_api.errors import DatasetInvalid, InvalidSpec
-from rectrain_api.overrides import WORD
+from rectrain_api.overrides import AUGMENTS, WORD
 from rectrain_api.plan import ModelPlan, TrainingPlan
-from rectrain_trainer.upstream import AUGMENTS
+from rectrain_api.presets import EmaConfig, SamplerConfig
 
 _CTC_ONLY: Final = {
     "Loss": "CTCLoss",
@@ -41,6 +41,9 @@ class Recipe:
     epochs: int
     batch_size: int
     seed: int
+    sampler: SamplerConfig
+    """Sizes that batches have; that of `image_shape` where the model names none."""
+    ema: EmaConfig | None
 
     @property
     def classes(self) -> int:
@@ -51,6 +54,11 @@ class Recipe:
     def fixed_width(self) -> bool:
         """The network has a position table: it takes images of exactly `image_shape`."""
         return bool(self.architecture["Backbone"]["name"] == "SVTRNet")
+
+    @property
+    def fixed_height(self) -> bool:
+        """The network folds exactly the height of `image_shape` into one row."""
+        return self.fixed_width or bool(self.architecture["Backbone"]["name"] == "MobileNetV3")
 
 
 def resolve(
@@ -81,7 +89,10 @@ def resolve(
         epochs=training.epochs,
         batch_size=training.batch_size,
         seed=training.seed,
+        sampler=SamplerConfig.model_validate(config.get("sampler", {"scales": [(width, height)]})),
+        ema=EmaConfig.model_validate(config["ema"]) if "ema" in config else None,
     )
+    _check_scales(recipe)
     return dataclasses.replace(recipe, architecture=_sized(recipe))
 
 
@@ -109,6 +120,21 @@ def _checked_shape(shape: Sequence[int]) -> Sequence[int]:
     if len(shape) != 3 or shape[0] != 3 or min(shape[1:]) < 8:
         raise InvalidSpec(f"image_shape must be [3, height, width] in pixels, not {list(shape)}.")
     return shape
+
+
+def _check_scales(recipe: Recipe) -> None:
+    """Every size of the sampler is one that the network takes."""
+    _, height, width = recipe.image_shape
+    for scale in recipe.sampler.scales:
+        if recipe.fixed_width and scale != (width, height):
+            taken = f"exactly [{width}, {height}], the size of its position table"
+        elif recipe.fixed_height and scale[1] != height:
+            taken = f"any width, but the height {height} alone"
+        else:
+            continue
+        raise InvalidSpec(
+            f"sampler.scales: {recipe.preset} can't take {list(scale)} (width, height): it takes {taken}."
+        )
 
 
 def _check_words(node: Any, where: str) -> None:

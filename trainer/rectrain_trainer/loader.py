@@ -7,7 +7,6 @@ never replaced by another one as upstream's loader does.
 """
 
 import copy
-import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +15,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from rectrain_api.errors import DatasetInvalid, RectrainError
+from rectrain_api.presets import Scale
 from rectrain_trainer import seeding, upstream
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.model import dictionary_section
 from rectrain_trainer.ranks import ALONE, Share
+from rectrain_trainer.sampler import Sampler
 from rectrain_trainer.samples import Samples, Source
 from rectrain_trainer.workers import WorkerPool
 
@@ -33,6 +34,14 @@ class Batch(NamedTuple):
     images: np.ndarray[Any, np.dtype[np.float32]]  # N x 3 x H x W in [-1, 1], padded with 0
     labels: np.ndarray[Any, np.dtype[np.int64]]  # N x max_text_length class indices, padded with 0
     lengths: np.ndarray[Any, np.dtype[np.int64]]  # N
+
+
+class Task(NamedTuple):
+    """One batch to make."""
+
+    epoch: int
+    scale: Scale
+    positions: list[int]
 
 
 class BatchMaker:
@@ -49,25 +58,26 @@ class BatchMaker:
             section = dictionary_section(
                 recipe.characters, Path(folder), use_space_char=recipe.use_space_char
             )
-            seeding.seed_operators(recipe.seed)
-            self._operators = upstream.load().create_operators(train_operators(recipe), section)
+            self._operators: dict[Scale, list[upstream.Operator]] = {}
+            for scale in recipe.sampler.scales:
+                seeding.seed_operators(recipe.seed)
+                chain = train_operators(recipe, scale)
+                self._operators[scale] = upstream.load().create_operators(chain, section)
         self._augmented = bool(recipe.augment)
 
-    def __call__(self, task: tuple[int, list[int]]) -> Batch:
-        """`task`: epoch and positions."""
-        epoch, positions = task
+    def __call__(self, task: Task) -> Batch:
         with seeding.untouched_generators():
-            rows = [self._sample(epoch, int(i)) for i in positions]
+            rows = [self._sample(task.epoch, task.scale, i) for i in task.positions]
         images, labels, lengths = zip(*rows, strict=True)
         return Batch(np.stack(images), np.stack(labels), np.stack(lengths))
 
-    def _sample(self, epoch: int, i: int) -> list[Any]:
-        """[image, label, length] of one sample, augmented for this epoch."""
+    def _sample(self, epoch: int, scale: Scale, i: int) -> list[Any]:
+        """[image, label, length] of one sample, augmented for this epoch, at this size."""
         seeding.seed_sample(self.seed, epoch, i)
         label = self.samples.label(i)
         data: Any = {"image": self.samples.image_bytes(i), "label": label}
         try:
-            for operator in self._fresh_operators():
+            for operator in self._fresh_operators(scale):
                 data = operator(data)
                 if data is None:
                     break
@@ -82,18 +92,20 @@ class BatchMaker:
             )
         return list(data)
 
-    def _fresh_operators(self) -> list[upstream.Operator]:
+    def _fresh_operators(self, scale: Scale) -> list[upstream.Operator]:
         """Some of upstream's augmentations keep what they drew: no sample may see another one's."""
-        return copy.deepcopy(self._operators) if self._augmented else self._operators
+        operators = self._operators[scale]
+        return copy.deepcopy(operators) if self._augmented else operators
 
 
-def train_operators(recipe: Recipe) -> list[dict[str, Any]]:
-    """Upstream's chain for training: decode, augment, encode, resize."""
+def train_operators(recipe: Recipe, scale: Scale) -> list[dict[str, Any]]:
+    """Upstream's chain for training: decode, augment, encode, resize to `scale`."""
+    width, height = scale
     return [
         {"DecodeImage": {"img_mode": "BGR", "channel_first": False}},
         *recipe.augment,
         {"CTCLabelEncode": {"max_text_length": recipe.max_text_length}},
-        {"RecResizeImg": {"image_shape": list(recipe.image_shape), "padding": recipe.padded}},
+        {"RecResizeImg": {"image_shape": [recipe.image_shape[0], height, width], "padding": recipe.padded}},
         {"KeepKeys": {"keep_keys": ["image", "label", "length"]}},
     ]
 
@@ -103,29 +115,28 @@ class Loader:
 
     def __init__(self, recipe: Recipe, source: Source, *, workers: int = 0, share: Share = ALONE) -> None:
         """`share`: this rank's part of every step's samples, of `batch_size` for each rank."""
-        self.seed = recipe.seed
         self.share = share
-        self.batch_size = recipe.batch_size * share.world
-        self.count = len(source.open())
-        if not self.count:
+        count = len(source.open())
+        if not count:
             raise DatasetInvalid("The training set holds no samples.")
+        self._sampler = Sampler(
+            recipe.sampler, count, batch_size=recipe.batch_size, world=share.world, seed=recipe.seed
+        )
         self._pool = WorkerPool(BatchMaker, (recipe, source), workers) if workers else None
         self._maker = None if self._pool else BatchMaker(recipe, source)
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return math.ceil(self.count / self.batch_size)
+        return len(self._sampler)
 
-    def samples_of(self, number: int) -> int:
-        """Samples of an epoch's batch `number`, over all ranks."""
-        return min(self.batch_size, self.count - number * self.batch_size)
+    def samples_of(self, epoch: int, number: int) -> int:
+        """Samples of batch `number` of `epoch`, over all ranks."""
+        return self._sampler.size_of(epoch, number)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from number `start` on. One such iterator at a time."""
-        order = seeding.epoch_order(self.seed, epoch, self.count)
-        size = self.batch_size
-        steps = (order[k * size : (k + 1) * size].tolist() for k in range(start, len(self)))
-        tasks = ((epoch, self.share.of(positions)) for positions in steps)
+        drawn = self._sampler.batches(epoch, start)
+        tasks = (Task(epoch, scale, self.share.of(positions)) for scale, positions in drawn)
         if self._maker:
             yield from map(self._maker, tasks)
         elif self._pool:

@@ -123,7 +123,7 @@ def train(state: TrainState, loader: Loader, *, fetch_every: int = FETCH_EVERY) 
         for batch in loader.batches(position.epoch, position.step_in_epoch):
             wait_s = time.perf_counter() - asked
             rate = state.learner.optimizer.get_lr()
-            samples = loader.samples_of(position.step_in_epoch)
+            samples = loader.samples_of(position.epoch, position.step_in_epoch)
             epoch = position.epoch + 1
             state._unseen.append((epoch, position.step + 1, rate, train_step(state, batch, samples)))
             state.evaluated = False

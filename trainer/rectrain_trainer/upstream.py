@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from rectrain_api.errors import InputMissing, InvalidSpec
+from rectrain_api.overrides import AUGMENTS
 
-AUGMENTS: Final = frozenset({"RecAug", "SVTRRecAug", "ABINetRecAug", "ParseQRecAug"})
 OPERATORS: Final = AUGMENTS | {"DecodeImage", "CTCLabelEncode", "RecResizeImg", "KeepKeys"}
 
 Operator = Callable[[dict[str, Any]], Any]

@@ -5,14 +5,43 @@ width) and by the reference docs. Upstream's own config names are aliases.
 """
 
 import functools
+from collections.abc import Mapping
 from importlib import resources
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from rectrain_api.base import ApiModel
 from rectrain_api.errors import InvalidSpec
+from rectrain_api.overrides import apply_overrides
+
+Side = Annotated[int, Field(ge=8, le=4096)]
+Scale = tuple[Side, Side]
+"""Width and height of a batch's images [px]."""
+
+
+class SamplerConfig(ApiModel):
+    """Batches of several image sizes, after upstream's MultiScaleSampler.
+
+    Upstream's `first_bs` is training.batchSize: the size of a batch at the first scale.
+    """
+
+    scales: Annotated[list[Scale], Field(min_length=1, max_length=16)]
+    fix_bs: Annotated[bool, Field(alias="fix_bs")] = False
+    """Every batch has as many images as the first scale's; else as many as have its area."""
+
+
+class EmaConfig(ApiModel):
+    """An average of the weights over the steps, after upstream's `Global.use_ema`, with its defaults."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.9998
+    gamma: Annotated[int, Field(ge=1)] = 2000
+    """Steps in which an exponential decay comes near `decay`."""
+    decay_type: Annotated[Literal["threshold", "exponential", "normal"], Field(alias="decay_type")] = (
+        "threshold"
+    )
+    """How the decay grows: with the steps up to `decay`, by `gamma`, or not at all."""
 
 
 class PresetConfig(ApiModel):
@@ -25,6 +54,15 @@ class PresetConfig(ApiModel):
     label_encode: Annotated[str, Field(alias="label_encode")] = "CTCLabelEncode"
     augment: list[dict[str, Any]] = []
     keep_keys: Annotated[list[str], Field(alias="keep_keys")] = ["image", "label", "length"]
+    sampler: SamplerConfig | None = None
+    """None: every batch has the image_shape."""
+    ema: EmaConfig | None = None
+    """None: no average is kept."""
+
+    def dump(self) -> dict[str, Any]:
+        """Plain JSON types. A section that is off is left out: a plan's hash doesn't know of it."""
+        off = {name for name in ("sampler", "ema") if getattr(self, name) is None}
+        return self.model_dump(mode="json", by_alias=True, exclude=off)
 
 
 class Preset(ApiModel):
@@ -44,6 +82,27 @@ class Preset(ApiModel):
     batch_size: Annotated[int, Field(alias="batch_size", ge=1)]
     learning_rate: Annotated[float, Field(alias="learning_rate", gt=0)]
     config: PresetConfig
+
+    def configured(self, overrides: Mapping[str, str]) -> dict[str, Any]:
+        """The configuration with overrides. Naming a key of a section that is off turns it on.
+
+        Raises InvalidSpec.
+        """
+        _, height, width = self.image_shape
+        config = self.config.dump()
+        off = {
+            "sampler": SamplerConfig(scales=[(width, height)]).model_dump(mode="json", by_alias=True),
+            "ema": EmaConfig().model_dump(mode="json", by_alias=True),
+        }
+        changed = apply_overrides(off | config, overrides)
+        named = {key.partition(".")[0] for key in overrides}
+        wanted = {name: section for name, section in changed.items() if name in config or name in named}
+        try:
+            return PresetConfig.model_validate(wanted).dump()
+        except ValidationError as wrong:
+            first = wrong.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InvalidSpec(f"overrides: {where}: {first['msg']}.") from wrong
 
 
 @functools.cache

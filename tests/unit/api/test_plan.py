@@ -123,6 +123,12 @@ def test_plan_hash(changes: dict[str, Any], same: bool) -> None:
     assert (plan(job(**changes)).plan_hash() == plan(job()).plan_hash()) is same
 
 
+def test_a_plan_of_before_optional_sections_keeps_its_hash() -> None:
+    written = "d94177320fcd6ce89316685f3c94042912f3edb35e50fe66d790b2dd9776b9c8"
+    assert plan(job()).plan_hash() == written
+    assert plan(job(model={"preset": "svtr_nano", "overrides": {"ema.gamma": "2000"}})).plan_hash() != written
+
+
 def test_an_unknown_preset_names_those_there_are() -> None:
     with pytest.raises(InvalidSpec, match=r'"nosuch" is unknown: choose one of .*svtr_nano'):
         plan(job(model={"preset": "nosuch"}))

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from rectrain_api import presets
-from rectrain_api.overrides import apply_overrides
 from rectrain_api.plan import EvalInterval, ModelPlan, TrainingPlan
 from rectrain_trainer.config import Recipe, resolve
 from rectrain_trainer.sources import StagedSource
@@ -27,7 +26,7 @@ def make_recipe(
     use_space_char: bool = False,
 ) -> Recipe:
     chosen = presets.load(preset)
-    config = apply_overrides(chosen.config.model_dump(mode="json", by_alias=True), overrides or {})
+    config = chosen.configured(overrides or {})
     if augment is not None:
         config["augment"] = augment
     model = ModelPlan(

@@ -12,6 +12,7 @@ import pytest
 from rectrain_api import presets
 from rectrain_api.errors import DatasetInvalid, InputMissing, InvalidSpec
 from rectrain_trainer import device, upstream
+from rectrain_trainer.check import time_steps
 from rectrain_trainer.config import check_characters, check_sections
 from rectrain_trainer.evaluate import score
 from rectrain_trainer.model import build_learner
@@ -38,6 +39,25 @@ def test_svtr_follows_the_image() -> None:
 def test_an_override_reaches_the_model() -> None:
     wide = make_recipe(overrides={"Architecture.Backbone.embed_dim": "[32, 48, 128]"})
     assert build_learner(wide, 1).model.backbone.embed_dim == [32, 48, 128]
+
+
+@pytest.mark.parametrize(
+    ("preset", "scales", "said"),
+    [
+        pytest.param("svtr_nano", "[[64,32],[100,32]]", r"\[100, 32\] .* exactly \[64, 32\]", id="svtr"),
+        pytest.param("crnn_mv3", "[[100,32],[100,48]]", r"\[100, 48\] .* height 32 alone", id="crnn"),
+        pytest.param("crnn_mv3", "[[32,100]]", r"\(width, height\)", id="turned-around"),
+    ],
+)
+def test_sizes_that_the_network_cannot_take_are_refused(preset: str, scales: str, said: str) -> None:
+    with pytest.raises(InvalidSpec, match=said):
+        make_recipe(preset, overrides={"sampler.scales": scales})
+
+
+def test_a_label_has_to_fit_the_narrowest_size() -> None:
+    assert time_steps(make_recipe("crnn_mv3")) == 25
+    wide_and_narrow = {"sampler.scales": "[[100,32],[64,32],[160,32]]"}
+    assert time_steps(make_recipe("crnn_mv3", overrides=wide_and_narrow)) == 16
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +51,28 @@ def test_epochs_differ_and_repeat_exactly(digits: Path) -> None:
         assert not same(first, second)
         assert same(first, list(loader.batches(0)))
         assert same(first[4:], list(loader.batches(0, start=4)))
+
+
+def test_batches_of_several_sizes(digits: Path) -> None:
+    scales = {"sampler.scales": "[[64,32],[100,32],[160,32]]"}
+    augment: list[dict[str, Any]] = [RECAUG, {"ABINetRecAug": {}}]
+    recipe = make_recipe("crnn_mv3", augment=augment, overrides=scales)
+    one_size = make_recipe("crnn_mv3", augment=augment)
+    with Loader(recipe, loose(digits)) as loader, Loader(one_size, loose(digits)) as plain:
+        first, second = list(loader.batches(0)), list(loader.batches(1))
+        for epoch, batches in enumerate((first, second)):
+            counts = [len(batch.images) for batch in batches]
+            assert counts == [loader.samples_of(epoch, number) for number in range(len(loader))]
+            assert sum(counts) == 50
+        shapes = [batch.images.shape[1:] for batch in first]
+        assert set(shapes) == {(3, 32, 64), (3, 32, 100), (3, 32, 160)}
+        assert [len(b.images) for b in first if b.images.shape[3] == 64] == [8, 8, 8, 2]
+        assert sorted(shapes) == sorted(batch.images.shape[1:] for batch in second)
+        assert shapes != [batch.images.shape[1:] for batch in second]
+        assert same(first[4:], list(loader.batches(0, start=4)))
+        # a sample is augmented as at one size: only the resize differs
+        at_100 = {image.tobytes() for b in first if b.images.shape[3] == 100 for image in b.images}
+        assert at_100 <= {image.tobytes() for batch in plain.batches(0) for image in batch.images}
 
 
 @pytest.mark.parametrize("name", ["RecAug", "SVTRRecAug", "ABINetRecAug", "ParseQRecAug"])

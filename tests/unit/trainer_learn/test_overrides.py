@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from rectrain_api import presets
 from rectrain_api.errors import InvalidSpec
 from rectrain_api.overrides import apply_overrides
 
@@ -29,6 +30,9 @@ CONFIG: dict[str, Any] = {
         pytest.param("local_mixer", "[[5, 7]]", [[5, 7]], id="nested-list"),
         pytest.param("augment.0.RecAug.tia_prob", "0.4", 0.4, id="inside-a-list"),
         pytest.param("Optimizer.clip_norm", "10", 10, id="null-takes-a-scalar"),
+        pytest.param("augment", "SVTRRecAug", [{"SVTRRecAug": {}}], id="augmentation"),
+        pytest.param("augment", "RecAug, ABINetRecAug", [{"RecAug": {}}, {"ABINetRecAug": {}}], id="two"),
+        pytest.param("augment", "", [], id="no-augmentation"),
     ],
 )
 def test_parsed_against_the_type_that_stands_there(key: str, text: str, expected: object) -> None:
@@ -56,6 +60,8 @@ def test_parsed_against_the_type_that_stands_there(key: str, text: str, expected
         pytest.param("Architecture.Backbone.mixer", '["print(1)"]', "JSON list", id="call-in-a-list"),
         pytest.param("Architecture.Backbone.embed_dim", '["a"]', "JSON list", id="list-of-another-type"),
         pytest.param("Optimizer.clip_norm", '{"a": 1}', "a number, true", id="null-takes-no-section"),
+        pytest.param("augment", "CopyPaste", "name some of ABINetRecAug, ", id="unknown-augmentation"),
+        pytest.param("augment", '[{"RecAug": {}}]', "name some of", id="augmentation-as-json"),
     ],
 )
 def test_refused_with_a_way_out(key: str, text: str, said: str) -> None:
@@ -68,3 +74,38 @@ def test_refused_with_a_way_out(key: str, text: str, said: str) -> None:
 def test_the_preset_itself_is_left_alone() -> None:
     apply_overrides(CONFIG, {"Architecture.Backbone.embed_dim": "[1]"})
     assert CONFIG["Architecture"]["Backbone"]["embed_dim"] == [32, 48, 64]
+
+
+def test_a_section_that_is_off_is_left_out_until_it_is_named() -> None:
+    preset = presets.load("svtr_nano")
+    assert preset.config.dump() == preset.configured({})
+    assert not {"sampler", "ema"} & preset.configured({}).keys()
+    averaged = preset.configured({"ema.decay": "0.9"})
+    assert averaged["ema"] == {"decay": 0.9, "gamma": 2000, "decay_type": "threshold"}
+    assert "sampler" not in averaged
+    assert preset.configured({"sampler.fix_bs": "true"})["sampler"] == {"scales": [[64, 32]], "fix_bs": True}
+
+
+def test_a_section_that_a_preset_has_is_changed() -> None:
+    sampler = presets.load("crnn_mv3").configured({"sampler.scales": "[[64,32], [160,32]]"})["sampler"]
+    assert sampler == {"scales": [[64, 32], [160, 32]], "fix_bs": False}
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "said"),
+    [
+        pytest.param("emma.decay", "0.9", "did you mean 'ema'?", id="misspelt-section"),
+        pytest.param("ema", "true", "name a key inside it (decay, decay_type, gamma)", id="section"),
+        pytest.param("ema.decay", "1", "ema.decay: Input should be less than 1", id="range"),
+        pytest.param("ema.decay_type", "linear", "ema.decay_type: Input should be 'threshold'", id="choice"),
+        pytest.param("sampler.zzz", "8", "it has fix_bs, scales", id="unknown-key"),
+        pytest.param("sampler.scales", "[]", "sampler.scales: List should have at least 1 item", id="none"),
+        pytest.param("sampler.scales", "[[64]]", "sampler.scales.0.1: Field required", id="one-side"),
+        pytest.param("sampler.scales", "[[64, 0]]", "greater than or equal to 8", id="no-pixels"),
+        pytest.param("sampler.scales", "[64, 32]", "must be a JSON list like", id="flat"),
+    ],
+)
+def test_a_section_is_checked_as_a_whole(key: str, text: str, said: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        presets.load("svtr_nano").configured({key: text})
+    assert said in str(caught.value)

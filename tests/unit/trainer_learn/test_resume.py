@@ -9,6 +9,7 @@ import paddle
 import pytest
 
 from rectrain_api.errors import Diverged, InvalidSpec
+from rectrain_trainer.config import Recipe
 from rectrain_trainer.loader import Loader
 from rectrain_trainer.loop import Position, TrainState, train
 from rectrain_trainer.model import build_learner
@@ -58,6 +59,43 @@ def test_resumed_equals_uninterrupted_bit_for_bit(digits: Path, tmp_path: Path, 
     assert second.position == Position(epoch=2, step_in_epoch=0, step=2 * STEPS)
 
 
+DROPOUT = make_recipe(epochs=2, overrides={"Optimizer.lr.warmup_epoch": "1", "augment": "RecAug"})
+SIZES = make_recipe(
+    "crnn_mv3",
+    epochs=2,
+    overrides={
+        "Optimizer.lr.warmup_epoch": "1",
+        "augment": "RecAug",
+        "sampler.scales": "[[64,32],[100,32],[160,32]]",
+    },
+)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("recipe", [pytest.param(DROPOUT, id="dropout"), pytest.param(SIZES, id="sizes")])
+def test_stopped_after_every_step_equals_uninterrupted(
+    digits: Path, tmp_path: Path, recipe: Recipe, workers: int
+) -> None:
+    with Loader(recipe, loose(digits)) as loader:
+        whole = TrainState.new(recipe, len(loader))
+        steps = list(train(whole, loader, fetch_every=1))
+        taken = [len(batch.images) for epoch in (0, 1) for batch in loader.batches(epoch)]
+    assert [step.samples for step in steps] == taken
+    rates = [step.learning_rate for step in steps]
+    assert rates[0] == 0 < rates[1] < rates[2], "warm-up is on"
+
+    with Loader(recipe, loose(digits), workers=workers) as loader:
+        for number, step in enumerate(steps):
+            state = TrainState.new(recipe, len(loader))
+            if number:
+                restore(state, load_snapshot(tmp_path))
+            again = next(train(state, loader, fetch_every=1))
+            assert again._replace(wait_s=0) == step._replace(wait_s=0)
+            save_snapshot(tmp_path, capture(state))
+    assert_equal(weights(state), weights(whole))
+    assert state.position == Position(epoch=2, step_in_epoch=0, step=2 * len(loader))
+
+
 def test_a_snapshot_is_a_copy(digits: Path) -> None:
     with Loader(RECIPE, loose(digits)) as loader:
         state = TrainState.new(RECIPE, len(loader))
@@ -89,6 +127,19 @@ def test_more_epochs_follow_the_longer_schedule(digits: Path) -> None:
         run(resumed, loader)
     assert resumed.learner.optimizer.get_lr() == pytest.approx(0.0, abs=1e-9)
     assert resumed.position.epoch == 4
+
+
+def test_more_epochs_after_a_warm_up_follow_the_longer_schedule(digits: Path) -> None:
+    recipe = make_recipe(epochs=2, overrides={"Optimizer.lr.warmup_epoch": "1"})
+    with Loader(recipe, loose(digits)) as loader:
+        state = TrainState.new(recipe, len(loader))
+        run(state, loader)
+        resumed = TrainState.new(replace(recipe, epochs=4), len(loader))
+        restore(resumed, capture(state))
+        after = [step.learning_rate for step in train(resumed, loader)]
+        fresh = TrainState.new(replace(recipe, epochs=4), len(loader))
+        expected = [step.learning_rate for step in train(fresh, loader)]
+    assert after == expected[2 * STEPS :]
 
 
 def test_a_checkpoint_of_other_batches_is_refused(digits: Path) -> None:
