@@ -70,7 +70,13 @@ def dictionary_section(characters: Sequence[str], folder: Path, *, use_space_cha
 
 def set_params(model: Any, params: Mapping[str, Any]) -> None:
     """Every weight, or an error: upstream only warns, and trains on with a random head."""
-    own = {name: [*tensor.shape] for name, tensor in model.state_dict().items()}
+    check_params(model.state_dict(), params)
+    model.set_state_dict(dict(params))
+
+
+def check_params(wanted: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    """Names and shapes of `params` are those of `wanted`, or InvalidSpec."""
+    own = {name: [*tensor.shape] for name, tensor in wanted.items()}
     given = {name: [*array.shape] for name, array in params.items()}
     wrong = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
     if wrong:
@@ -78,4 +84,3 @@ def set_params(model: Any, params: Mapping[str, Any]) -> None:
             f"The weights don't fit this model: {len(wrong)} of {len(own)} differ, first {wrong[0]} "
             f"({given.get(wrong[0])}, wanted {own.get(wrong[0])}). They are of another preset or dictionary."
         )
-    model.set_state_dict(dict(params))
