@@ -15,16 +15,18 @@ import numpy as np
 
 from rectrain_api.errors import InternalError
 from rectrain_api.presets import EmaConfig
-from rectrain_trainer.model import check_params
+from rectrain_trainer.model import check_params, set_params
 
 
 class EmaState(TypedDict):
-    """An average copied out of the device: later steps don't change it."""
+    """An average copied out of the device: later steps don't change it. Named as upstream's .pdema is."""
 
     step: int
     """How often it was updated."""
-    weights: dict[str, Any]
+    ema_state: dict[str, Any]
     """Uncorrected sums by the weights' names in the model: numpy arrays, float32."""
+    train_state: dict[str, Any]
+    """The weights that training goes on from: numpy arrays."""
 
 
 class Ema:
@@ -78,17 +80,22 @@ class Ema:
         finally:
             model.set_state_dict(own)
 
-    def capture(self) -> EmaState:
-        """Copy it out. Waits for the device."""
-        return {"step": self.step, "weights": {n: np.array(held.numpy()) for n, held in self._sums.items()}}
+    def capture(self, model: Any) -> EmaState:
+        """Copy it out, with the model's own weights. Waits for the device."""
+        return {
+            "step": self.step,
+            "ema_state": {name: np.array(held.numpy()) for name, held in self._sums.items()},
+            "train_state": {name: np.array(own.numpy()) for name, own in model.state_dict().items()},
+        }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any], model: Any) -> None:
         """Go on from what `capture` gave. Raises InvalidSpec if it is of another model."""
         import paddle
 
-        check_params(self._sums, state["weights"])
-        self._sums = {name: paddle.to_tensor(state["weights"][name]) for name in self._sums}
+        check_params(self._sums, state["ema_state"])
+        self._sums = {name: paddle.to_tensor(state["ema_state"][name]) for name in self._sums}
         self.step = state["step"]
+        set_params(model, state["train_state"])
 
 
 def decay_at(config: EmaConfig, step: int) -> float:

@@ -6,6 +6,7 @@ report or stop), so the loop itself knows no S3, no signals, no clock but one. U
 its step count again on resume. A test holds both to equal losses, bit for bit.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from rectrain_api.errors import Diverged
 from rectrain_trainer import seeding
 from rectrain_trainer.config import Recipe
+from rectrain_trainer.ema import Ema
 from rectrain_trainer.loader import Batch, Loader
 from rectrain_trainer.model import Learner, build_learner
 from rectrain_trainer.ranks import Ranks
@@ -79,6 +81,8 @@ class TrainState:
     steps_per_epoch: int
     position: Position = field(default_factory=Position)
     ranks: Ranks = field(default_factory=Ranks)
+    ema: Ema | None = None
+    """The average of the weights, where the recipe has one: it is what is evaluated and exported."""
     best: Best | None = None
     evaluated: bool = False
     """Whether the weights of this very position were evaluated."""
@@ -89,11 +93,18 @@ class TrainState:
     def new(cls, recipe: Recipe, steps_per_epoch: int, ranks: Ranks | None = None) -> "TrainState":
         """A fresh run: first weights from the seed, schedule over `recipe.epochs`."""
         learner = build_learner(recipe, steps_per_epoch)
-        return cls(recipe, learner, steps_per_epoch, ranks=ranks or Ranks())
+        ema = Ema.new(recipe.ema, learner.model) if recipe.ema else None
+        return cls(recipe, learner, steps_per_epoch, ranks=ranks or Ranks(), ema=ema)
 
     @property
     def total_steps(self) -> int:
         return self.recipe.epochs * self.steps_per_epoch
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within, the model holds the weights that count: the average, where there is one."""
+        with self.ema.applied(self.learner.model) if self.ema and self.ema.step else contextlib.nullcontext():
+            yield
 
     def look(self) -> list[StepLoss]:
         """The losses of the steps since the last look. Waits for the device.
@@ -148,6 +159,8 @@ def train_step(state: TrainState, batch: Batch, samples: int) -> Any:
     with paddle.utils.unique_name.guard():  # moments are made, and named, at the first step
         learner.optimizer.step()
     learner.optimizer.clear_grad()
+    if state.ema is not None:
+        state.ema.update(learner.model)
     if not isinstance(learner.rate, float):
         learner.rate.step()
     return loss.detach()

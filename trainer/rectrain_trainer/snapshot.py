@@ -5,6 +5,7 @@ among ranks). Its files are in `snapshot_files`. There is no generator state to 
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -12,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from rectrain_api.errors import Diverged, InvalidSpec
+from rectrain_trainer.ema import EmaState
 from rectrain_trainer.loop import Best, Position, TrainState
 from rectrain_trainer.model import build_optimizer, set_params
 
@@ -24,7 +26,7 @@ class Snapshot:
     """A consistent copy: later training steps don't change it."""
 
     params: dict[str, Any]
-    """Weights by their name in the model: numpy arrays."""
+    """Weights by their name in the model: numpy arrays. The average, where the recipe has one."""
     optimizer: dict[str, Any]
     """Moments by Paddle's names: numpy arrays."""
     schedule: dict[str, Any]
@@ -34,6 +36,8 @@ class Snapshot:
     best: Best | None = None
     evaluated: bool = False
     """Whether these weights were evaluated; if that is due and wasn't done, whoever resumes does it."""
+    ema: EmaState | None = None
+    """With an average: its sums, and the weights that training goes on from."""
 
     def plain(self) -> dict[str, Any]:
         """All but the arrays, as JSON."""
@@ -46,7 +50,13 @@ class Snapshot:
         }
 
     @classmethod
-    def of(cls, plain: dict[str, Any], params: dict[str, Any], optimizer: dict[str, Any]) -> "Snapshot":
+    def of(
+        cls,
+        plain: dict[str, Any],
+        params: dict[str, Any],
+        optimizer: dict[str, Any],
+        ema: EmaState | None = None,
+    ) -> "Snapshot":
         """From `plain()` and the arrays. Raises KeyError, TypeError for what isn't that."""
         return cls(
             params=params,
@@ -56,6 +66,7 @@ class Snapshot:
             shape=RunShape(**plain["shape"]),
             best=Best(**plain["best"]) if plain["best"] else None,
             evaluated=bool(plain["evaluated"]),
+            ema=ema,
         )
 
 
@@ -74,14 +85,17 @@ def capture(state: TrainState) -> Snapshot:
     learner = state.learner
     moments = learner.optimizer.state_dict()
     schedule = moments.pop(_SCHEDULE, {})
+    average = state.ema if state.ema and state.ema.step else None
+    weights = average.weights() if average else learner.model.state_dict()
     return Snapshot(
-        params={name: _copied(tensor) for name, tensor in learner.model.state_dict().items()},
+        params={name: _copied(tensor) for name, tensor in weights.items()},
         optimizer={name: _copied(tensor) for name, tensor in moments.items()},
         schedule=_numbers(schedule),
         position=Position(**asdict(state.position)),
         shape=_shape_of(state),
         best=state.best,
         evaluated=state.evaluated,
+        ema=average.capture(learner.model) if average else None,
     )
 
 
@@ -103,12 +117,14 @@ def share_state(state: TrainState, snapshot: Snapshot | None) -> None:
 
 
 def _told(snapshot: Snapshot) -> dict[str, Any]:
-    return {"params": snapshot.params, "optimizer": snapshot.optimizer, "plain": snapshot.plain()}
+    arrays = {"params": snapshot.params, "optimizer": snapshot.optimizer, "ema": snapshot.ema}
+    return {**arrays, "plain": snapshot.plain()}
 
 
 def refuse_nan(snapshot: Snapshot) -> None:
     """Raise Diverged for weights that a NaN has touched: of another rank's loss, or of a gradient alone."""
-    for name, array in snapshot.params.items():
+    own = snapshot.ema["train_state"] if snapshot.ema else {}
+    for name, array in itertools.chain(snapshot.params.items(), own.items()):
         if not np.isfinite(array).all():
             raise Diverged(
                 f"The weights {name} aren't finite after step {snapshot.position.step}: lower "
@@ -122,7 +138,10 @@ def restore(state: TrainState, snapshot: Snapshot) -> None:
     With more epochs the learning rate follows the new, longer schedule from this step on.
     """
     _check_shape(state, snapshot.shape)
-    set_params(state.learner.model, snapshot.params)
+    if state.ema is not None and snapshot.ema is not None:
+        state.ema.restore(snapshot.ema, state.learner.model)
+    else:
+        set_params(state.learner.model, snapshot.params)
     state.learner.optimizer.set_state_dict(_as_paddle_wants(snapshot))
     state.position = Position(**asdict(snapshot.position))
     state.best, state.evaluated = snapshot.best, snapshot.evaluated

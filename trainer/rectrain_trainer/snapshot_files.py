@@ -1,5 +1,5 @@
 """The files of a snapshot: model.pdparams and model.pdopt, as upstream names them and as `paddle.load`
-reads them, and state.json.
+reads them, state.json, and with an average of the weights model.pdema (model.pdparams is the average then).
 
 Called by the committer (save) and by whoever resumes (load). The .pd files are pickles, so they could run
 code when loaded. They are read by an unpickler that knows numpy's arrays and Python's containers and refuses
@@ -17,20 +17,22 @@ from rectrain_trainer.snapshot import Snapshot
 
 PARAMS: Final = "model.pdparams"
 OPTIMIZER: Final = "model.pdopt"
+EMA: Final = "model.pdema"
 STATE: Final = "state.json"
-FILES: Final = (PARAMS, OPTIMIZER, STATE)
 _VERSION: Final = 2
 
 
 def save_snapshot(folder: Path, snapshot: Snapshot) -> tuple[Path, ...]:
     """Write the files into `folder`; returns their paths. Needs no paddle: safe in any thread."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in ((PARAMS, snapshot.params), (OPTIMIZER, snapshot.optimizer)):
+    contents = {PARAMS: snapshot.params, OPTIMIZER: snapshot.optimizer, EMA: snapshot.ema}
+    written = {name: content for name, content in contents.items() if content is not None}
+    for name, content in written.items():
         with (folder / name).open("wb") as file:
             pickle.dump(content, file, protocol=4)
     state = {"version": _VERSION, **snapshot.plain()}
     (folder / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    return tuple(folder / name for name in FILES)
+    return tuple(folder / name for name in (*written, STATE))
 
 
 def load_snapshot(folder: Path) -> Snapshot:
@@ -53,8 +55,9 @@ def load_snapshot(folder: Path) -> Snapshot:
     except (ValueError, KeyError, TypeError) as failed:
         raise _no_state(folder / STATE, failed) from failed
     params, optimizer = load_arrays(folder / PARAMS), load_arrays(folder / OPTIMIZER)
+    ema: Any = load_arrays(folder / EMA) if (folder / EMA).exists() else None
     try:
-        return Snapshot.of(state, params, optimizer)
+        return Snapshot.of(state, params, optimizer, ema)
     except (KeyError, TypeError) as failed:
         raise _no_state(folder / STATE, failed) from failed
 

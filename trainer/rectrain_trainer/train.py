@@ -179,7 +179,7 @@ class Training:
         deps.board.enter(Stage.EVALUATING)
         started = time.monotonic()
         try:
-            with deps.interrupt.immediate():
+            with state.averaged(), deps.interrupt.immediate():
                 found = evaluate(state.learner.model, deps.decoder, deps.held_out)
         except Interrupted:
             return None, False

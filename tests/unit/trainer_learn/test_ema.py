@@ -70,7 +70,7 @@ def test_steps_of_a_half_are_exact() -> None:
     for value in (1.0, 3.0, -8.0):
         put(model, value)
         ema.update(model)
-    assert {held.item() for held in ema.capture()["weights"].values()} == {0.125 + 0.75 - 4.0}
+    assert {held.item() for held in ema.capture(model)["ema_state"].values()} == {0.125 + 0.75 - 4.0}
 
 
 @pytest.mark.parametrize("decay_type", ["threshold", "exponential", "normal"])
@@ -82,21 +82,23 @@ def test_going_on_from_a_copy_is_exact(decay_type: Any) -> None:
         put(model, math.sin(step))
         whole.update(model)
         if step == 4:
-            captured = whole.capture()
+            captured = whole.capture(model)
             at_four = whole.weights()
     assert captured
     assert captured["step"] == 5
-    assert {type(held) for held in captured["weights"].values()} == {np.ndarray}
-    resumed = Ema.new(config, layer(3.0))
-    resumed.restore(captured)
+    assert {type(held) for held in captured["ema_state"].values()} == {np.ndarray}
+    other = layer(3.0)
+    resumed = Ema.new(config, other)
+    resumed.restore(captured, other)
+    assert {tensor.item() for tensor in other.state_dict().values()} == {np.float32(math.sin(4))}
     assert_same(resumed.weights(), at_four)
     for step in range(5, 9):
-        put(model, math.sin(step))
-        resumed.update(model)
+        put(other, math.sin(step))
+        resumed.update(other)
     assert_same(resumed.weights(), whole.weights())
     assert captured["step"] == 5, "a copy"
     again = Ema.new(config, layer())
-    again.restore(captured)
+    again.restore(captured, other)
     assert_same(again.weights(), at_four)
 
 
@@ -120,9 +122,10 @@ def test_before_the_first_step_there_is_none() -> None:
 
 
 def test_an_average_of_another_model_is_refused() -> None:
-    other = Ema.new(EmaConfig(), paddle.nn.Linear(2, 1))
+    other, model = paddle.nn.Linear(2, 1), layer()
+    captured = Ema.new(EmaConfig(), other).capture(other)
     with pytest.raises(InvalidSpec, match="don't fit this model"):
-        Ema.new(EmaConfig(), layer()).restore(other.capture())
+        Ema.new(EmaConfig(), model).restore(captured, model)
 
 
 def assert_same(left: dict[str, Any], right: dict[str, Any]) -> None:

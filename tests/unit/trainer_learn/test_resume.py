@@ -71,8 +71,18 @@ SIZES = make_recipe(
 )
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("recipe", [pytest.param(DROPOUT, id="dropout"), pytest.param(SIZES, id="sizes")])
+AVERAGE = make_recipe(epochs=2, overrides={"ema.decay": "0.9"})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "workers"),
+    [
+        pytest.param(DROPOUT, 0, id="dropout"),
+        pytest.param(DROPOUT, 2, id="dropout-workers"),
+        pytest.param(SIZES, 0, id="sizes"),
+        pytest.param(SIZES, 2, id="sizes-workers"),
+    ],
+)
 def test_stopped_after_every_step_equals_uninterrupted(
     digits: Path, tmp_path: Path, recipe: Recipe, workers: int
 ) -> None:
@@ -94,6 +104,30 @@ def test_stopped_after_every_step_equals_uninterrupted(
             save_snapshot(tmp_path, capture(state))
     assert_equal(weights(state), weights(whole))
     assert state.position == Position(epoch=2, step_in_epoch=0, step=2 * len(loader))
+
+
+def test_the_average_goes_on_too_and_is_what_counts(digits: Path, tmp_path: Path) -> None:
+    with Loader(AVERAGE, loose(digits)) as loader:
+        whole = TrainState.new(AVERAGE, len(loader))
+        expected = run(whole, loader)
+        first = TrainState.new(AVERAGE, len(loader))
+        begun = run(first, loader, 5)
+        paths = save_snapshot(tmp_path, capture(first))
+        assert "model.pdema" in {path.name for path in paths}
+        second = TrainState.new(AVERAGE, len(loader))
+        restore(second, load_snapshot(tmp_path))
+        assert begun + run(second, loader) == expected
+    one, other = capture(whole), capture(second)
+    assert one.ema is not None
+    assert other.ema is not None
+    assert one.ema["step"] == other.ema["step"] == 2 * STEPS
+    assert_equal(one.ema["ema_state"], other.ema["ema_state"])
+    assert_equal(one.ema["train_state"], weights(second))
+    assert_equal(one.params, other.params)
+    with second.averaged():
+        assert_equal(weights(second), other.params)
+    assert_equal(weights(second), one.ema["train_state"])
+    assert not np.array_equal(one.params["head.fc.weight"], one.ema["train_state"]["head.fc.weight"])
 
 
 def test_a_snapshot_is_a_copy(digits: Path) -> None:
