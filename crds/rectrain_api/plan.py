@@ -131,7 +131,27 @@ class RunPlan(ApiModel):
 
     def to_json(self) -> str:
         """run.json: the same plan gives the same bytes."""
-        return json.dumps(self.to_dict(), sort_keys=True, indent=2, ensure_ascii=False)
+        return _written(self.to_dict())
+
+
+def _written(plan: dict[str, Any]) -> str:
+    return json.dumps(plan, sort_keys=True, indent=2, ensure_ascii=False)
+
+
+def epochs_of(run_json: str) -> int | None:
+    """Epochs of a plan as it was written, by whichever version; None when it isn't one."""
+    try:
+        epochs = json.loads(run_json)["training"]["epochs"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return epochs if isinstance(epochs, int) else None
+
+
+def with_epochs(run_json: str, epochs: int) -> str:
+    """The same written plan with other epochs, and nothing else touched: not what this version would add."""
+    plan = json.loads(run_json)
+    plan["training"]["epochs"] = epochs
+    return _written(plan)
 
 
 def _cache_bytes(cache: CacheSpec | None) -> int | None:

@@ -7,6 +7,7 @@ The only source of the CRD's schema (`rectrain_api.crd`), of its defaults and it
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
+from pydantic.alias_generators import to_camel
 
 from rectrain_api.base import ApiModel
 from rectrain_api.schema import Cel, IntOrString, Matches, Quantity
@@ -134,7 +135,15 @@ class DataSpec(ApiModel):
 class TrainingSpec(ApiModel):
     """How it is trained. What is left out comes from the preset."""
 
-    epochs: Annotated[int | None, Field(ge=1, le=100_000, description="Passes over the data.")] = None
+    epochs: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=100_000,
+            description="Passes over the data. May be raised until the run has ended: it takes effect at the "
+            "end of the running epoch, or at the next attempt.",
+        ),
+    ] = None
     batch_size: Annotated[int | None, Field(ge=1, le=8192, description="Images a step and device.")] = None
     learning_rate: Annotated[
         float | None, Field(ge=1e-8, le=10, description="Peak learning rate of the schedule.")
@@ -355,6 +364,10 @@ class RecTrainingJobSpec(ApiModel):
     run_policy: Annotated[RunPolicy, Field(description="How the run is kept going.")] = RunPolicy()
 
 
+_STARTED = "!has(oldSelf.status) || !has(oldSelf.status.startTime)"
+_ENDED = "has(oldSelf.status) && has(oldSelf.status.completionTime)"
+
+
 def _unchanged_once_started(section: str) -> Cel:
     return Cel(
         rule="!has(oldSelf.status) || !has(oldSelf.status.startTime) || "
@@ -364,8 +377,32 @@ def _unchanged_once_started(section: str) -> Cel:
     )
 
 
-_STARTED = "!has(oldSelf.status) || !has(oldSelf.status.startTime)"
-_ENDED = "has(oldSelf.status) && has(oldSelf.status.completionTime)"
+def _same(field: str) -> str:
+    """Optionals would say it shorter, but the API server takes their comparison for boundless."""
+    new, old = f"self.{field}", f"oldSelf.{field}"
+    return f"has({new}) == has({old}) && (!has({new}) || {new} == {old})"
+
+
+def _only_more_epochs() -> list[Cel]:
+    """Of `training` all else stays; the preset's epochs, left out of spec, are read from status."""
+    others = [to_camel(name) for name in TrainingSpec.model_fields if name != "epochs"]
+    same = " && ".join(_same(f"spec.training.{name}") for name in others)
+    now, before = "self.spec.training.?epochs", "oldSelf.spec.training.?epochs"
+    running = "oldSelf.status.?progress.?epochs.orValue(0)"
+    return [
+        Cel(
+            rule=f"{_STARTED} || ({same})",
+            message="spec.training can't change once the run has started, but for more epochs: make a new "
+            "RecTrainingJob (with a checkpoint.uri of its own)",
+        ),
+        Cel(
+            rule=f"{_STARTED} || {now} == {before} || ({now}.hasValue() && ({before}.hasValue() ? "
+            f"{now}.value() > {before}.value() : {running} > 0 && {now}.value() > {running}))",
+            message="spec.training.epochs can only be raised once the run has started: give a number larger "
+            "than before, or, where it was left out, than status.progress.epochs once that is there",
+        ),
+    ]
+
 
 ROOT_RULES: list[Cel] = [
     Cel(
@@ -373,7 +410,8 @@ ROOT_RULES: list[Cel] = [
         message="metadata.name must be at most 40 lower-case letters, digits and dashes, begin with a "
         "letter and not end with a dash (it becomes the name of a Job, a Service and pods)",
     ),
-    *(_unchanged_once_started(s) for s in ("model", "data", "training", "checkpoint", "s3", "replicas")),
+    *(_unchanged_once_started(s) for s in ("model", "data", "checkpoint", "s3", "replicas")),
+    *_only_more_epochs(),
     Cel(
         rule=f"{_STARTED} || self.spec.runPolicy.terminationGraceSeconds == "
         "oldSelf.spec.runPolicy.terminationGraceSeconds",

@@ -57,6 +57,9 @@ class ConditionType(StrEnum):
     RUNNING = "Running"
     SUSPENDED = "Suspended"
     CHECKPOINTED = "Checkpointed"
+    CHECKPOINT_STALE = "CheckpointStale"
+    """True while a snapshot waits that can't be committed; False from the first commit on, so that a wait for
+    either ends."""
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
 
@@ -92,6 +95,7 @@ class Reason(StrEnum):
     FAILING = "Failing"
     RESTARTS_EXHAUSTED = "RestartsExhausted"
     JOB_DELETED = "JobDeleted"
+    EPOCHS_RAISED = "EpochsRaised"
     CERTIFICATE_UNKEPT = "CertificateUnkept"
 
 

@@ -37,6 +37,7 @@ class Cluster:
     def __post_init__(self) -> None:
         self.reports = ReportStore(self.clock)
         self._present: dict[str, tuple[float, str, frozenset[str]]] = {}
+        self._plan_epochs: dict[str, int] = {}
 
     def run_changed(self, manifest: Manifest) -> None:
         """A RecTrainingJob was seen."""
@@ -59,7 +60,7 @@ class Cluster:
         key = key_of(run)
         self.reports.forget(key)
         self.pods.forget(key)
-        self._present.pop(run["metadata"]["uid"], None)
+        self.doubt(run["metadata"]["uid"])
 
     def present(self, uid: str, ca_pem: str) -> frozenset[str]:
         """Small children of a run known to be there, made under this CA."""
@@ -71,6 +72,19 @@ class Cluster:
     def made(self, uid: str, ca_pem: str, names: frozenset[str]) -> None:
         """Children were made, or found to be ours."""
         self._present[uid] = (self.clock(), ca_pem, self.present(uid, ca_pem) | names)
+
+    def doubt(self, uid: str) -> None:
+        """A child isn't as it was known: all are to be looked for again."""
+        self._present.pop(uid, None)
+        self._plan_epochs.pop(uid, None)
+
+    def plan_epochs(self, uid: str) -> int | None:
+        """Epochs of a run's plan, as last read or written."""
+        return self._plan_epochs.get(uid)
+
+    def planned(self, uid: str, epochs: int) -> None:
+        """The run plan was made, read or changed."""
+        self._plan_epochs[uid] = epochs
 
 
 class JobSink:

@@ -1,8 +1,8 @@
 """`decide`: from what is seen of one run to what to do and what status to show. Pure.
 
 Called by `reconcile`, any number of times, in any order, after any crash; asked again with the same `Seen`
-it answers the same. The policies are in files of their own: `failure_policy`, `suspend_policy`, `explain`,
-`outcome`, `progress`.
+it answers the same. The policies are in files of their own: `failure_policy`, `suspend_policy`,
+`epochs_policy`, `stale_policy`, `explain`, `outcome`, `progress`.
 """
 
 from dataclasses import replace
@@ -16,7 +16,7 @@ from rectrain_api.plan import plan
 from rectrain_api.report import Stage
 from rectrain_api.spec import RecTrainingJob
 from rectrain_api.status import TERMINAL, ConditionType, Phase, Reason, RecTrainingJobStatus
-from rectrain_operator import outcome
+from rectrain_operator import epochs_policy, outcome
 from rectrain_operator.children import children_of
 from rectrain_operator.conditions import Conditions
 from rectrain_operator.explain import Explanation, explain_no_pod, explain_pod
@@ -25,6 +25,7 @@ from rectrain_operator.gang import current_pod, explain_gang, pods_left
 from rectrain_operator.keys import Manifest
 from rectrain_operator.progress import with_report, without_pod
 from rectrain_operator.seen import Decision, EventNote, Seen
+from rectrain_operator.stale_policy import at_rest, set_stale, stale_events
 from rectrain_operator.suspend_policy import job_patch, suspend_phase
 from rectrain_operator.times import to_text
 from rectrain_operator.views import PodView
@@ -114,15 +115,27 @@ def _with_job(seen: Seen, conditions: Conditions, now: datetime) -> Decision:
     explained = _explain(seen, status, pod, suspend=suspend, said=said, done=done, now=now)
     if pod is None or explained.idle:
         status = status.model_copy(update={"progress": without_pod(status.progress)})
-    update = {"phase": explained.phase, "message": explained.message[:4096]}
+    if explained.phase is Phase.SUSPENDED:
+        status = at_rest(status)
+    stale = set_stale(conditions, status, said=said)
+    raised = "" if done else epochs_policy.pending(seen, status)
+    sentences = [explained.message, raised, stale]
+    if stale and explained.message == said:
+        sentences.remove(said)  # it is in the other one
+    update = {"phase": explained.phase, "message": " ".join(filter(None, sentences))[:4096]}
     status = status.model_copy(update=update)
     _set_conditions(conditions, status, explained)
     status = _with_conditions(status, conditions)
+    events = _events(seen.status, status, explained.reason) + stale_events(seen.status, conditions, status)
+    epochs = epochs_policy.epochs_to_raise(seen)
+    if epochs is not None:
+        events += (epochs_policy.raised_event(seen, epochs),)
     again_s = DELETING_AGAIN_S if batch.deleting else explained.look_again_s
     return Decision(
         status,
         job_patch=job_patch(batch, suspend=suspend, max_restarts=max_restarts),
-        events=_events(seen.status, status, explained.reason),
+        plan_epochs=epochs,
+        events=events,
         requeue_after_s=again_s,
     )
 
@@ -217,9 +230,11 @@ def _finished(
         status = outcome.succeeded(status, conditions, seen, seen.batch, end, time)
     else:
         status = outcome.failed(status, conditions, seen, seen.batch, end, time)
+    status = at_rest(status)
+    set_stale(conditions, status, said="")
     if status.checkpoint and status.checkpoint.latest:
         _checkpointed(conditions, status)
-        status = _with_conditions(status, conditions)
+    status = _with_conditions(status, conditions)
     kind = ConditionType.SUCCEEDED if status.phase is Phase.SUCCEEDED else ConditionType.FAILED
     reason = next(c.reason for c in status.conditions if c.type == kind.value)
     return Decision(status, events=_events(seen.status, status, reason))

@@ -5,6 +5,7 @@ from typing import Any
 from rectrain_api.exit_codes import codes_with
 from rectrain_api.status import ConditionType, Phase, Reason, RecTrainingJobStatus
 from rectrain_operator.conditions import Conditions
+from rectrain_operator.epochs_policy import too_late
 from rectrain_operator.failure_policy import PodEnd
 from rectrain_operator.progress import finished, with_result, without_pod
 from rectrain_operator.seen import Seen
@@ -50,6 +51,8 @@ def succeeded(
             "The run is complete, but its pod went before its result was read: "
             f"model and report lie in {where}/export and {where}/report."
         )
+    if reason != Reason.RESULT_UNREAD and (late := too_late(seen.run, status)):
+        message = f"{message} {late}"
     conditions.set(ConditionType.SUCCEEDED, True, reason, message)
     time = batch.complete.time if batch.complete and batch.complete.time else now
     return _ended(status, conditions, Phase.SUCCEEDED, message, time).model_copy(

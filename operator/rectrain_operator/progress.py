@@ -7,7 +7,7 @@ is still staging has no metrics) stays as it was.
 from typing import Any
 
 from rectrain_api.report import ProgressReport, Stage, TerminationResult
-from rectrain_api.status import Metrics, Progress, RecTrainingJobStatus
+from rectrain_api.status import CheckpointStatus, Metrics, Progress, RecTrainingJobStatus
 
 LOSS_DIGITS = 4
 
@@ -22,7 +22,9 @@ def with_report(status: RecTrainingJobStatus, report: ProgressReport) -> RecTrai
     }
     if report.metrics is not None:
         update["metrics"] = readable(report.metrics)
-    for name in ("devices", "checkpoint", "model"):
+    # A report says each time what waits to be committed: without a word of it, nothing does.
+    update["checkpoint"] = report.checkpoint or without_stale(status.checkpoint)
+    for name in ("devices", "model"):
         if (value := getattr(report, name)) is not None:
             update[name] = value
     return status.model_copy(update=update)
@@ -78,6 +80,11 @@ def without_pod(progress: Progress | None) -> Progress | None:
         return None
     nothing = {"eta": None, "stage": None, "samples_per_second": None, "data_wait_percent": None}
     return progress.model_copy(update=nothing)
+
+
+def without_stale(checkpoint: CheckpointStatus | None) -> CheckpointStatus | None:
+    """Checkpoints when nothing waits to be committed."""
+    return None if checkpoint is None else checkpoint.model_copy(update={"stale": None})
 
 
 def readable(metrics: Metrics) -> Metrics:

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from rectrain_api.status import TERMINAL, RecTrainingJobStatus
 from rectrain_operator import paths
-from rectrain_operator.apply import create_children
+from rectrain_operator.apply import create_children, raise_epochs
+from rectrain_operator.children.names import plan_name
 from rectrain_operator.client import ApiError, KubeClient
 from rectrain_operator.cluster import SETTLE_S, Cluster, JobSink
 from rectrain_operator.decide import decide
@@ -56,6 +57,11 @@ class Reconciler:
                 return SETTLE_S  # a moment later status can tell of the pod too, in the same write
             decision = decide(seen, self._now())
             decision = replace(decision, events=_unique((*events, *decision.events)))
+        if decision.plan_epochs is not None:  # the plan itself may have been read only now
+            seen = await self._raise_epochs(key, seen, decision.plan_epochs)
+            events = decision.events
+            decision = decide(seen, self._now())
+            decision = replace(decision, events=_unique((*events, *decision.events)))
         run = await self._write_status(key, seen, decision)
         for note in decision.events:
             await write_event(self._client, reference_of(run), note, instance=self._instance, now=self._now())
@@ -93,6 +99,7 @@ class Reconciler:
             pods=pods,
             report=self._cluster.reports.get(key),
             present=self._cluster.present(uid, settings.ca_pem),
+            plan_epochs=self._cluster.plan_epochs(uid),
         )
 
     def _pods_of(self, key: JobKey, uid: str, batch: JobView | None) -> tuple[PodView, ...]:
@@ -122,6 +129,9 @@ class Reconciler:
             self._cluster.made(uid, seen.settings.ca_pem, applied.present)
             present = seen.present | applied.present
             seen = replace(seen, present=present, refusal=applied.refusal)
+            if applied.plan_epochs is not None:
+                self._cluster.planned(uid, applied.plan_epochs)
+                seen = replace(seen, plan_epochs=applied.plan_epochs)
             if applied.job is not None:
                 jobs.changed(applied.job)
                 seen = replace(seen, batch=job_view(applied.job))
@@ -133,6 +143,18 @@ class Reconciler:
             seen = replace(seen, batch=job_view(patched))
             log.info("job patched", extra={"job": str(key), "patch": str(decision.job_patch["spec"])})
         return seen
+
+    async def _raise_epochs(self, key: JobKey, seen: Seen, epochs: int) -> Seen:
+        uid = seen.run["metadata"]["uid"]
+        path = paths.single("ConfigMap", key.namespace, plan_name(key.name))
+        try:
+            now = await raise_epochs(self._client, uid, path, epochs)
+        except ApiError:
+            self._cluster.doubt(uid)
+            raise
+        self._cluster.planned(uid, now)
+        log.info("epochs raised", extra={"job": str(key), "epochs": now, "was": seen.plan_epochs})
+        return replace(seen, plan_epochs=now)
 
     async def _write_status(self, key: JobKey, seen: Seen, decision: Decision) -> Manifest:
         patch = status_patch(seen.run, decision.status)

@@ -41,6 +41,8 @@ class Seen:
     report: Taken | None = None
     present: frozenset[str] = frozenset()
     """Names of "kind/name" of the small children known to be ours, and up to date."""
+    plan_epochs: int | None = None
+    """Epochs of the run plan as it is in its ConfigMap; None while that wasn't read."""
     refusal: Refusal | None = None
 
 
@@ -63,5 +65,7 @@ class Decision:
     children: tuple[Manifest, ...] = ()
     """To create, in this order; those that are there already are left alone."""
     job_patch: Manifest | None = None
+    plan_epochs: int | None = None
+    """What the run plan's epochs are to be raised to."""
     events: tuple[EventNote, ...] = field(default=())
     requeue_after_s: float | None = None

@@ -20,7 +20,7 @@ def children_of(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> tu
 
 
 def plan_config_map(job: RecTrainingJob, plan: RunPlan) -> Manifest:
-    """run.json. Created once and never changed."""
+    """run.json. Created once; of a started run only `training.epochs` ever grows."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -132,6 +132,71 @@ async def test_what_may_change_when(admin: KubeClient, namespace: str) -> None:
         await admin.merge_patch(paths.run(key), {"spec": {"runPolicy": {"suspend": False}}})
 
 
+STARTED = {"startTime": "2026-01-02T03:04:05Z"}
+SIX = {"epoch": 2, "epochs": 6, "step": 20, "steps": 60, "percent": 33}
+RAISE = "epochs can only be raised once the run has started: give a number larger than before"
+
+
+@pytest.mark.parametrize(
+    ("before", "progress", "change", "refused"),
+    [
+        pytest.param({"epochs": 6}, SIX, {"epochs": 12}, None, id="more"),
+        pytest.param({"epochs": 6}, None, {"epochs": 12}, None, id="more-before-the-first-report"),
+        pytest.param({"epochs": 6}, SIX, {"epochs": 5}, RAISE, id="fewer"),
+        pytest.param({"epochs": 6}, SIX, {"epochs": None}, RAISE, id="removed"),
+        pytest.param({}, SIX, {"epochs": 7}, None, id="more-than-the-presets"),
+        pytest.param({}, SIX, {"epochs": 6}, RAISE, id="the-presets"),
+        pytest.param({}, SIX, {"epochs": 5}, RAISE, id="fewer-than-the-presets"),
+        pytest.param({}, None, {"epochs": 7}, RAISE, id="not-known-yet"),
+        pytest.param({}, {**SIX, "epochs": 0}, {"epochs": 7}, RAISE, id="not-known-while-staging"),
+        *(
+            pytest.param({"epochs": 6}, SIX, {"epochs": 12, name: value}, "but for more epochs", id=name)
+            for name, value in {
+                "batchSize": 8,
+                "learningRate": 0.1,
+                "evalInterval": 50,
+                "seed": 9,
+                "deterministic": True,
+                "workers": 3,
+            }.items()
+        ),
+        pytest.param({"workers": 3}, SIX, {"workers": None}, "but for more epochs", id="workers-removed"),
+        pytest.param({"workers": 3}, SIX, {"workers": 3, "epochs": 7}, None, id="workers-stay"),
+    ],
+)
+async def test_of_training_epochs_alone_may_grow_once_started(
+    admin: KubeClient,
+    namespace: str,
+    request: pytest.FixtureRequest,
+    before: dict[str, Any],
+    progress: dict[str, Any] | None,
+    change: dict[str, Any],
+    refused: str | None,
+) -> None:
+    manifest = changed("spec.training", before)
+    manifest["metadata"]["name"] = "grows-" + request.node.callspec.id.lower()
+    run = paths.run(JobKey(namespace, manifest["metadata"]["name"]))
+    await admin.post(paths.runs(namespace), manifest)
+    await admin.merge_patch(f"{run}/status", {"status": {**STARTED, "progress": progress}})
+    if refused is None:
+        stored = await admin.merge_patch(run, {"spec": {"training": change}})
+        assert stored["spec"]["training"]["epochs"] == change["epochs"]
+    else:
+        with pytest.raises(ApiError, match=refused):
+            await admin.merge_patch(run, {"spec": {"training": change}})
+
+
+async def test_more_epochs_come_too_late_after_the_end(admin: KubeClient, namespace: str) -> None:
+    manifest = changed("spec.training", {"epochs": 6})
+    manifest["metadata"]["name"] = "over"
+    run = paths.run(JobKey(namespace, "over"))
+    await admin.post(paths.runs(namespace), manifest)
+    ended = {"status": {**STARTED, "completionTime": "2026-01-02T04:04:05Z"}}
+    await admin.merge_patch(f"{run}/status", ended)
+    with pytest.raises(ApiError, match="the run has ended"):
+        await admin.merge_patch(run, {"spec": {"training": {"epochs": 12}}})
+
+
 def test_kubectl_explains_and_knows_the_short_name(control_plane: ControlPlane, namespace: str) -> None:
     explained = control_plane.kubectl("explain", "rtj.spec.checkpoint.interval").stdout
     assert "between checkpoints" in explained

@@ -1,5 +1,6 @@
 """The operator on the real API server and Job controller; pods' status is written by the tests' hand."""
 
+import json
 from typing import Any
 
 import pytest
@@ -175,6 +176,80 @@ async def test_suspend_and_resume(hand: Hand) -> None:
     assert second["metadata"]["uid"] != first["metadata"]["uid"]
     status = await hand.until_phase("Preparing")
     assert {c["type"]: c["status"] for c in status["conditions"]}["Suspended"] == "False"
+
+
+async def run_plan(hand: Hand) -> dict[str, Any]:
+    """The ConfigMap that the pods mount."""
+    return await hand.client.get(paths.single("ConfigMap", hand.key.namespace, f"{hand.key.name}-run"))
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["up", "operator-restarted"])
+async def test_more_epochs_reach_the_plan_and_nothing_else_does(hand: Hand, restarted: bool) -> None:
+    hand = Hand(hand.client, hand.operator, JobKey(hand.key.namespace, f"more-{restarted}".lower()))
+    await hand.create()
+    pod = await hand.start_pod()
+    await hand.until_phase("Preparing")
+    token = await hand.token(pod)
+    assert (await hand.report(token, REPORT))[0] == 204
+    await hand.until_phase("Running", but=lambda s: s.get("progress", {}).get("epochs") == 10)
+    path = paths.single("ConfigMap", hand.key.namespace, f"{hand.key.name}-run")
+    plan = json.loads((await run_plan(hand))["data"]["run.json"])
+    plan["training"] |= {"epochs": 10, "seed": 77}  # as an older version might have written it
+    plan["another"] = {"versions": "field"}
+    older = {"data": {"run.json": json.dumps(plan, sort_keys=True, indent=2)}}
+    before = await hand.client.merge_patch(path, older)
+    if restarted:
+        hand.operator.kill()
+        hand.operator.start()
+    await hand.client.merge_patch(paths.run(hand.key), {"spec": {"training": {"epochs": 300}}})
+
+    async def raised() -> bool:
+        return (await run_plan(hand))["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"]
+
+    await until("the plan raised", raised)
+    after = await run_plan(hand)
+    plan["training"]["epochs"] = 300
+    assert after["data"] == {"run.json": json.dumps(plan, sort_keys=True, indent=2)}
+    said = "300 epochs instead of 10: takes effect at the end of the running epoch, or at the next attempt."
+    status = await hand.until_phase("Running", but=lambda s: said in s["message"])
+    assert status["progress"]["epochs"] == 10
+    progress = {**REPORT["progress"], "epochs": 300}
+    assert (await hand.report(token, {**REPORT, "sequence": 2, "progress": progress}))[0] == 204
+    await hand.until_phase("Running", but=lambda s: s["message"] == "Training.")
+    await until_events(hand, "Staging", "Training", "EpochsRaised")
+
+
+async def test_a_stale_checkpoint_is_said_until_one_is_committed(
+    hand: Hand, control_plane: ControlPlane
+) -> None:
+    def waited(state: str) -> None:
+        condition = f"--for=condition=CheckpointStale={state}"
+        about = f"rtj/{hand.key.name}"
+        control_plane.kubectl("-n", hand.key.namespace, "wait", condition, about, "--timeout=30s")
+
+    await hand.create()
+    pod = await hand.start_pod()
+    await hand.until_phase("Preparing")
+    token = await hand.token(pod)
+    saved = {"uri": "s3://runs/x/1", "step": 100, "epoch": 1, "time": "2026-01-02T03:04:05Z", "bytes": 9}
+    stale = {"since": "2026-01-02T03:04:05Z", "reason": "StoreUnavailable"}
+    away = {
+        **REPORT,
+        "message": "S3 doesn't answer.",
+        "checkpoint": {"latest": saved, "stale": stale},
+    }
+    assert (await hand.report(token, away))[0] == 204
+    waited("True")
+    said = "Nothing has been committed since 2026-01-02T03:04:05Z: S3 doesn't answer."
+    status = await hand.until_phase("Running", but=lambda s: s["message"] == said)
+    (condition,) = [c for c in status["conditions"] if c["type"] == "CheckpointStale"]
+    assert (condition["reason"], condition["message"]) == ("StoreUnavailable", said)
+    back = {**REPORT, "sequence": 2, "checkpoint": {"latest": {**saved, "step": 120}}}
+    assert (await hand.report(token, back))[0] == 204
+    waited("False")
+    status = await hand.until_phase("Running", but=lambda s: s["message"] == "Training.")
+    assert "stale" not in status["checkpoint"]
+    await until_events(hand, "Staging", "Training", "CheckpointStale")
 
 
 async def test_a_taken_name_is_said_and_waited_for(hand: Hand) -> None:
