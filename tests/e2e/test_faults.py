@@ -55,6 +55,21 @@ def test_suspend_commits_and_resume_goes_on(rig: Rig) -> None:
     assert min(checkpoints(rig.records("paused"), 2)) > saved
 
 
+def test_more_epochs_are_trained_in_the_same_attempt(rig: Rig) -> None:
+    rig.apply("longer", **LONG)
+    rig.wait_committed("longer", step=5)
+    patch = '{"spec":{"training":{"epochs":8}}}'
+    demo.run("kubectl", "patch", "rtj", "longer", "--type=merge", "-p", patch)
+    rig.wait_status("longer", "8 epochs counted", lambda s: s["progress"]["epochs"] == 8)
+    status = rig.wait_phase("longer", "Succeeded")
+    assert status["attempt"] == 1
+    records = rig.records("longer")
+    changes = [(r["was"], r["epochs"]) for r in records if r["kind"] == "plan-change"]
+    assert changes == [(6, 8)]
+    final = next(r for r in records if r["kind"] == "final")
+    assert final["step"] == 8 * 15, "473 training images in batches of 32 are 15 steps an epoch"
+
+
 def test_deletion_leaves_nothing(rig: Rig) -> None:
     rig.apply("gone", **LONG)
     rig.wait_committed("gone")

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from rectrain_api.errors import InvalidSpec
-from rectrain_api.plan import RunPlan, plan
+from rectrain_api.plan import RunPlan, epochs_of, plan, with_epochs
 from rectrain_api.presets import load
 from rectrain_api.spec import RecTrainingJob
 
@@ -146,3 +146,15 @@ def test_an_unknown_preset_names_those_there_are() -> None:
 def test_a_laptop_says_what_the_cluster_would_say(spec: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
         job(**spec)
+
+
+def test_a_written_plan_gets_other_epochs_and_keeps_every_other_byte() -> None:
+    made = plan(job(training={"epochs": 6, "learningRate": 0.0001}, data={"train": "s3://data/é"}))
+    longer = plan(job(training={"epochs": 12, "learningRate": 0.0001}, data={"train": "s3://data/é"}))
+    assert epochs_of(made.to_json()) == 6
+    assert with_epochs(made.to_json(), 12) == longer.to_json()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"training": {}}', '{"training": {"epochs": "6"}}'])
+def test_what_is_no_plan_has_no_epochs(text: str) -> None:
+    assert epochs_of(text) is None

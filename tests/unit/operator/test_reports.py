@@ -3,7 +3,7 @@
 import pytest
 
 from rectrain_api.report import ProgressReport, Stage
-from rectrain_api.status import Metrics, RecTrainingJobStatus
+from rectrain_api.status import CheckpointStatus, Metrics, RecTrainingJobStatus, StaleCheckpoint
 from rectrain_operator.keys import JobKey
 from rectrain_operator.reports import LATE_S, SOON_S, ReportStore, matters, refusal
 from rectrain_operator.seen import Taken
@@ -11,6 +11,7 @@ from tests.unit.operator.make import checkpoint, report, running, taken
 from tests.unit.operator.test_queue import Clock
 
 KEY = JobKey("team", "run")
+STALE = StaleCheckpoint(since="2026-01-02T11:30:00Z", reason="StoreUnavailable")
 STORED = RecTrainingJobStatus(attempt=2, report_sequence=7, pod="run-0-a")
 
 
@@ -66,6 +67,7 @@ def test_refusal(last: Taken | None, pod: str, new: ProgressReport, refused: boo
         pytest.param(report(Stage.EVALUATING), True, id="stage"),
         pytest.param(report(message="S3 is away since 12:00."), True, id="sentence"),
         pytest.param(report(checkpoint=checkpoint()), True, id="checkpoint"),
+        pytest.param(report(checkpoint=CheckpointStatus(stale=STALE)), True, id="stale"),
         pytest.param(report(metrics=Metrics(accuracy=0.9)), True, id="accuracy"),
         pytest.param(report(metrics=Metrics(loss=0.9)), False, id="loss"),
     ],
