@@ -10,9 +10,9 @@ from rectrain_operator.seen import EventNote, Seen
 
 
 def epochs_to_raise(seen: Seen) -> int | None:
-    """The epochs that the run plan is to have from now on; None when it is in line, or it is too late."""
+    """The epochs that the run plan of an open Job is to have; None when it has them, or it is too late."""
     wanted, batch = _wanted(seen.run), seen.batch
-    if batch is None or batch.finished or batch.decided or wanted is None or seen.plan_epochs is None:
+    if batch is None or batch.decided or wanted is None or seen.plan_epochs is None:
         return None
     return wanted if wanted > seen.plan_epochs else None
 
@@ -37,8 +37,8 @@ def too_late(run: Manifest, status: RecTrainingJobStatus) -> str:
     if not done or wanted is None or wanted <= done:
         return ""
     return (
-        f"The {wanted} epochs came too late: to train on, make a new RecTrainingJob with them over the same "
-        "checkpoint.uri."
+        f"The {wanted} epochs came too late: to train on from its checkpoints, delete this run and apply it "
+        "again."
     )
 
 

@@ -78,7 +78,9 @@ def test_epochs_that_came_too_late_are_said_at_the_end() -> None:
     done = ended(0, message=make.result())
     status = decide(wants_twelve(done, batch=make.complete(), has=10), make.NOW).status
     assert "accuracy 97.2%" in (status.message or "")
-    assert "The 12 epochs came too late: to train on, make a new RecTrainingJob" in (status.message or "")
+    assert "The 12 epochs came too late: to train on from its checkpoints, delete this run" in (
+        status.message or ""
+    )
     waiting = decide(wants_twelve(done, has=12), make.NOW).status
     assert waiting.message == "Finished; waiting for the Job to close.", "nothing takes effect any more"
     in_time = decide(
