@@ -177,6 +177,11 @@ class StaleCheckpoint(ApiModel):
     reason: Annotated[Text, Field(description="What keeps it, such as StoreUnavailable or DiskTooSmall.")]
 
 
+def nothing_since(since: str, cause: str = "") -> str:
+    """The sentence of a run that commits nothing: said by the trainer, shown by the operator."""
+    return f"Nothing has been committed since {since}" + (f": {cause}" if cause else ".")
+
+
 class CheckpointStatus(ApiModel):
     """Where a resumed run would go on, and where the best weights are."""
 

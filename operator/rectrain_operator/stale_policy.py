@@ -4,7 +4,7 @@ Called by `decide`. What a pod last said holds until the next pod speaks, or a c
 gone doesn't bring S3 back. A run that is suspended or has ended commits nothing, so it can't be late.
 """
 
-from rectrain_api.status import ConditionType, Reason, RecTrainingJobStatus
+from rectrain_api.status import ConditionType, Reason, RecTrainingJobStatus, nothing_since
 from rectrain_operator.conditions import Conditions
 from rectrain_operator.progress import without_stale
 from rectrain_operator.seen import EventNote
@@ -15,14 +15,12 @@ def set_stale(conditions: Conditions, status: RecTrainingJobStatus, *, said: str
     kind = ConditionType.CHECKPOINT_STALE
     saved = status.checkpoint
     if saved is not None and saved.stale is not None:
-        message = f"Nothing has been committed since {saved.stale.since}"
-        old = conditions.get(kind)
+        message, old = nothing_since(saved.stale.since), conditions.get(kind)
+        opening = message.rstrip(".")
         if said:
-            message += f": {said}"
-        elif old is not None and old.message.startswith(message):
+            message = said if said.startswith(opening) else nothing_since(saved.stale.since, said)
+        elif old is not None and old.message.startswith(opening):
             message = old.message  # said by a pod that is gone, or before a restart of ours
-        else:
-            message += "."
         conditions.set(kind, True, saved.stale.reason, message)
         return message
     if saved is not None and saved.latest is not None:

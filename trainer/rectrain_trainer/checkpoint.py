@@ -29,6 +29,7 @@ from rectrain_api.records import (
     StoredFile,
     checkpoint_prefix,
 )
+from rectrain_api.status import nothing_since
 from rectrain_data.transfer import RetryEvent, Upload
 from rectrain_trainer import offers
 from rectrain_trainer.board import Board
@@ -120,8 +121,7 @@ class Committer:
         self._board.stale(self._committed_at, outcome_of(error).reason)
 
     def _say(self, sentence: str) -> None:
-        since = self._committed_at[11:19]
-        self._board.say(f"Nothing has been committed since {since} UTC: {sentence}", at_once=False)
+        self._board.say(nothing_since(self._committed_at, sentence), at_once=False)
 
     # -- the thread
 
