@@ -13,9 +13,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from rectrain_api.base import ApiModel
+from rectrain_api.errors import InvalidSpec
 from rectrain_api.presets import load
 from rectrain_api.schema import parse_quantity
-from rectrain_api.spec import CacheSpec, RecTrainingJob, TrainingSpec
+from rectrain_api.spec import WEIGHTS_SUFFIX, CacheSpec, PretrainedSpec, RecTrainingJob, TrainingSpec
 
 PLAN_VERSION = 1
 FROM_LABELS = "FromLabels"
@@ -33,6 +34,17 @@ class Identity(ApiModel):
         return f"{self.namespace}/{self.name}"
 
 
+class PretrainedPlan(ApiModel):
+    """Weights to start from: one file, or a checkpoint of another run."""
+
+    uri: str
+    checkpoint: Literal["Best", "Latest"] | None = None
+    """Which checkpoint of the run at `uri`; None when `uri` is a file."""
+    sha256: str | None = None
+    dictionary: str | None = None
+    """Of a file: what its head tells apart, as the user named it; None when nobody knows."""
+
+
 class ModelPlan(ApiModel):
     """The model, resolved: what `rectrain_trainer` builds."""
 
@@ -43,6 +55,7 @@ class ModelPlan(ApiModel):
     max_text_length: int
     config: dict[str, Any]
     """A `PresetConfig` in upstream's own words, overrides applied."""
+    pretrained: PretrainedPlan | None = None
 
 
 class DataPlan(ApiModel):
@@ -159,11 +172,12 @@ def _cache_bytes(cache: CacheSpec | None) -> int | None:
     return None if cache is None or cache.size is None else int(parse_quantity(cache.size))
 
 
-def plan(job: RecTrainingJob) -> RunPlan:
+def plan(job: RecTrainingJob, source: str | None = None) -> RunPlan:
     """The run plan of a manifest. Pure.
 
+    `source` is the checkpoint.uri of the job that `model.pretrained.fromJob` names.
     Raises:
-        InvalidSpec: the preset or an override can't work.
+        InvalidSpec: the preset, an override or the weights to start from can't work.
     """
     spec = job.spec
     preset = load(spec.model.preset)
@@ -175,6 +189,7 @@ def plan(job: RecTrainingJob) -> RunPlan:
             padded=preset.padded,
             max_text_length=preset.max_text_length,
             config=preset.configured(spec.model.overrides),
+            pretrained=_pretrained(spec.model.pretrained, source, spec.checkpoint.uri.rstrip("/")),
         ),
         data=DataPlan(
             train=spec.data.train.rstrip("/"),
@@ -199,6 +214,31 @@ def plan(job: RecTrainingJob) -> RunPlan:
         nodes=spec.replicas.nodes,
         gpus=spec.replicas.gpus_per_node,
         termination_grace_seconds=spec.run_policy.termination_grace_seconds,
+    )
+
+
+def _pretrained(spec: PretrainedSpec | None, source: str | None, own: str) -> PretrainedPlan | None:
+    """The weights to start from, with their place resolved. `own` is where this run lives."""
+    if spec is None:
+        return None
+    named = spec.uri or source
+    if named is None:
+        raise InvalidSpec(
+            f"model.pretrained.fromJob names the RecTrainingJob {spec.from_job}, and only a cluster knows "
+            "where that run lies: give its checkpoint.uri as model.pretrained.uri instead."
+        )
+    uri, is_file = named.rstrip("/"), named.endswith(WEIGHTS_SUFFIX) and spec.from_job is None
+    if f"{uri}/".startswith(f"{own}/"):
+        raise InvalidSpec(
+            f"model.pretrained names {uri}, which is this run's own place: to go on from its own checkpoints "
+            "a run needs only checkpoint.resume (Auto); to start anew from them, give it another "
+            "checkpoint.uri."
+        )
+    return PretrainedPlan(
+        uri=uri,
+        checkpoint=None if is_file else spec.checkpoint or "Best",
+        sha256=spec.sha256,
+        dictionary=spec.dictionary,
     )
 
 

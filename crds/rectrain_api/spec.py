@@ -41,6 +41,82 @@ _ONE_CACHE = Cel(
 )
 
 
+WEIGHTS_SUFFIX = ".pdparams"
+"""A URI that ends so is one file of weights; every other is a run's place."""
+_ONE_SOURCE = Cel(
+    rule="has(self.uri) != has(self.fromJob)",
+    message="model.pretrained has either a uri (a .pdparams file, or the checkpoint.uri of a run) or a "
+    "fromJob (the name of a RecTrainingJob)",
+)
+_OF_A_FILE = Cel(
+    rule="!(has(self.sha256) || has(self.dictionary)) || "
+    f"(has(self.uri) && self.uri.endsWith('{WEIGHTS_SUFFIX}'))",
+    message="model.pretrained.sha256 and dictionary belong to a uri that ends in .pdparams: a run has "
+    "recorded its own",
+)
+_OF_A_RUN = Cel(
+    rule=f"!has(self.checkpoint) || !has(self.uri) || !self.uri.endsWith('{WEIGHTS_SUFFIX}')",
+    message="model.pretrained.checkpoint chooses among the checkpoints of a run, and uri names one file of "
+    "weights: leave it out, or name the run's checkpoint.uri",
+)
+
+
+class PretrainedSpec(ApiModel):
+    """Weights to start from. Only weights: step, schedule and best accuracy start anew."""
+
+    model_config = {
+        **ApiModel.model_config,
+        "json_schema_extra": {
+            "x-kubernetes-validations": [{**r.as_json()} for r in (_ONE_SOURCE, _OF_A_FILE, _OF_A_RUN)]
+        },
+    }
+
+    uri: Annotated[
+        S3Uri | None,
+        Field(
+            description="A file of weights (it ends in .pdparams), or the checkpoint.uri of another run "
+            "(the folder that holds log/)."
+        ),
+    ] = None
+    from_job: Annotated[
+        ShortText | None,
+        Field(
+            description="Another RecTrainingJob of this namespace: its checkpoint.uri is looked up once, "
+            "before this run starts."
+        ),
+    ] = None
+    checkpoint: Annotated[
+        Literal["Best", "Latest"] | None,
+        Field(description="Which checkpoint of a run. Left out: Best, the one with the best accuracy."),
+    ] = None
+    sha256: Annotated[
+        str | None,
+        StringConstraints(max_length=64),
+        Matches(r"^[0-9a-f]{64}$", "must be 64 hexadecimal digits in lower case, as sha256sum prints them"),
+        Field(description="sha256 of the .pdparams file. Left out: not checked."),
+    ] = None
+    dictionary: Annotated[
+        str | None,
+        StringConstraints(min_length=1, max_length=1024),
+        Field(
+            description="The characters that the .pdparams file was trained on: an s3:// URI of a text file "
+            "with one character a line, or the name of one of PaddleOCR's own. What the head has learnt of "
+            "characters that both know is then carried over. Left out: taken to be this run's own."
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        is_file = self.uri is not None and self.uri.endswith(WEIGHTS_SUFFIX)
+        if (self.uri is None) == (self.from_job is None):
+            raise ValueError(_ONE_SOURCE.message)
+        if (self.sha256 or self.dictionary) and not is_file:
+            raise ValueError(_OF_A_FILE.message)
+        if self.checkpoint and is_file:
+            raise ValueError(_OF_A_RUN.message)
+        return self
+
+
 class ModelSpec(ApiModel):
     """Which model is trained."""
 
@@ -59,6 +135,13 @@ class ModelSpec(ApiModel):
             '"ema.decay", such as "0.999", turns on an average of the weights.',
         ),
     ] = {}
+    pretrained: Annotated[
+        PretrainedSpec | None,
+        Field(
+            description="Weights to start from, instead of random ones. A run that has a checkpoint of its "
+            "own goes on from that."
+        ),
+    ] = None
 
 
 class CacheSpec(ApiModel):

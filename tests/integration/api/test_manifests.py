@@ -59,6 +59,28 @@ BAD = [
     pytest.param("spec.runPolicy", {"maxRestarts": -1}, "greater than or equal to 0", id="restarts"),
     pytest.param("spec.runPolicy", {"terminationGraceSeconds": 1}, "greater than or equal to 5", id="grace"),
     pytest.param("spec.model.overrides", {"a.b": 1}, "must be of type string", id="override"),
+    pytest.param("spec.model.pretrained", {}, "either a uri", id="no-weights"),
+    pytest.param(
+        "spec.model.pretrained", {"uri": "s3://a-b/c", "fromJob": "x"}, "either a uri", id="two-weights"
+    ),
+    pytest.param(
+        "spec.model.pretrained",
+        {"uri": "s3://a-b/c", "sha256": "0" * 64},
+        "a run has recorded its own",
+        id="hash-of-a-run",
+    ),
+    pytest.param(
+        "spec.model.pretrained",
+        {"fromJob": "x", "dictionary": "en_dict"},
+        "a run has recorded its own",
+        id="dictionary-of-a-run",
+    ),
+    pytest.param(
+        "spec.model.pretrained",
+        {"uri": "s3://a-b/c.pdparams", "checkpoint": "Latest"},
+        "names one file of weights",
+        id="checkpoint-of-a-file",
+    ),
     pytest.param("metadata.name", "x" * 41, "at most 40 lower-case letters", id="long-name"),
     pytest.param("metadata.name", "1digits", "begin with a letter", id="name-from-a-digit"),
     pytest.param("metadata.name", "a.b", "at most 40 lower-case letters", id="name-with-a-dot"),

@@ -28,6 +28,12 @@ def job(**spec: Any) -> RecTrainingJob:
     )
 
 
+def from_uri(uri: str | None = None, **more: str) -> dict[str, Any]:
+    """A model section that starts from somewhere."""
+    named = {"uri": uri} if uri else {}
+    return {"preset": "svtr_nano", "pretrained": named | more}
+
+
 def test_the_preset_fills_what_is_left_out() -> None:
     preset, made = load("svtr_nano"), plan(job())
     assert made.training.epochs == preset.epochs
@@ -117,6 +123,7 @@ def test_run_json_round_trips_byte_for_byte() -> None:
         pytest.param({"training": {"batchSize": 1}}, False, id="batch"),
         pytest.param({"data": {"train": "s3://data/another"}}, False, id="data"),
         pytest.param({"model": {"preset": "crnn_mv3"}}, False, id="model"),
+        pytest.param({"model": from_uri("s3://runs/older")}, False, id="pretrained"),
     ],
 )
 def test_plan_hash(changes: dict[str, Any], same: bool) -> None:
@@ -158,3 +165,78 @@ def test_a_written_plan_gets_other_epochs_and_keeps_every_other_byte() -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"training": {}}', '{"training": {"epochs": "6"}}'])
 def test_what_is_no_plan_has_no_epochs(text: str) -> None:
     assert epochs_of(text) is None
+
+
+def test_the_hash_of_a_plan_without_weights_to_start_from_stays() -> None:
+    """Runs of earlier versions go on: this one was computed before the field existed."""
+    assert plan(job()).plan_hash() == "d94177320fcd6ce89316685f3c94042912f3edb35e50fe66d790b2dd9776b9c8"
+
+
+@pytest.mark.parametrize(
+    ("model", "source", "expected"),
+    [
+        pytest.param(
+            from_uri("s3://runs/older/"), None, {"uri": "s3://runs/older", "checkpoint": "Best"}, id="a-run"
+        ),
+        pytest.param(
+            from_uri("s3://runs/older", checkpoint="Latest"),
+            None,
+            {"uri": "s3://runs/older", "checkpoint": "Latest"},
+            id="its-latest",
+        ),
+        pytest.param(
+            from_uri("s3://weights/a.pdparams", sha256="0" * 64, dictionary="en_dict"),
+            None,
+            {"uri": "s3://weights/a.pdparams", "sha256": "0" * 64, "dictionary": "en_dict"},
+            id="a-file",
+        ),
+        pytest.param(
+            from_uri(fromJob="older"),
+            "s3://runs/older/",
+            {"uri": "s3://runs/older", "checkpoint": "Best"},
+            id="a-job",
+        ),
+        pytest.param(
+            from_uri("s3://runs/run-2"),
+            None,
+            {"uri": "s3://runs/run-2", "checkpoint": "Best"},
+            id="neighbour",
+        ),
+    ],
+)
+def test_weights_to_start_from(model: dict[str, Any], source: str | None, expected: dict[str, str]) -> None:
+    found = plan(job(model=model), source).model.pretrained
+    assert found is not None
+    assert found.to_dict() == expected
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "message"),
+    [
+        pytest.param({}, "either a uri .* or a fromJob", id="nothing"),
+        pytest.param({"uri": "s3://runs/a", "fromJob": "a"}, "either a uri .* or a fromJob", id="both"),
+        pytest.param(
+            {"uri": "s3://runs/a", "sha256": "0" * 64}, "a run has recorded its own", id="hash-of-a-run"
+        ),
+        pytest.param(
+            {"fromJob": "a", "dictionary": "en_dict"}, "a run has recorded its own", id="dictionary"
+        ),
+        pytest.param({"uri": "s3://weights/b.pdparams", "checkpoint": "Best"}, "one file of weights", id="which"),
+        pytest.param({"uri": "s3://weights/b.pdparams", "sha256": "0" * 63 + "A"}, "in lower case", id="hash"),
+        pytest.param({"uri": "/tmp/b.pdparams"}, "must be an S3 URI", id="a-path"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(pretrained: dict[str, str], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        job(model={"preset": "svtr_nano", "pretrained": pretrained})
+
+
+@pytest.mark.parametrize("uri", ["s3://runs/run", "s3://runs/run/best/model.pdparams"])
+def test_a_run_does_not_start_from_itself(uri: str) -> None:
+    with pytest.raises(InvalidSpec, match=r"own place: .* needs only checkpoint\.resume"):
+        plan(job(model=from_uri(uri)))
+
+
+def test_another_job_takes_a_cluster() -> None:
+    with pytest.raises(InvalidSpec, match=r"RecTrainingJob older, .* give its checkpoint\.uri as .*\.uri"):
+        plan(job(model=from_uri(fromJob="older")))
