@@ -154,8 +154,8 @@ def builtin_names() -> dict[str, Path]:
     """Names and files of the dictionaries of PaddleOCR: the checkout in PADDLEOCR_HOME, or the package."""
     home = os.environ.get("PADDLEOCR_HOME")
     spec = None if home else importlib.util.find_spec(_UPSTREAM)
-    if spec is not None and spec.submodule_search_locations:
-        home = next(iter(spec.submodule_search_locations))
+    if spec is not None and spec.origin:
+        home = str(Path(spec.origin).parent)  # once on sys.path, a module in it is found by its name
     if not home:
         return {}
     utils = Path(home) / "ppocr" / "utils"

@@ -15,7 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -44,6 +44,7 @@ from rectrain_trainer.place import (
     options_of,
     reached_training,
 )
+from rectrain_trainer.pretrained import first_weights
 from rectrain_trainer.ranks import Ranks
 from rectrain_trainer.stage import Staged, stage
 
@@ -68,6 +69,8 @@ class Run:
     ranks: Ranks = field(default_factory=Ranks)
     _committer: Committer | None = None
     _run_log: RunLog | None = None
+    _first: dict[str, Any] | None = None
+    """Weights to start from, when there is no checkpoint."""
     _options: S3Options = field(init=False)
     _store: Store = field(init=False)
     _log_place: Store = field(init=False)
@@ -96,6 +99,10 @@ class Run:
         self.interrupt.check()  # between stages, for a signal whose exception got lost in a library
         self._prepare()
         staged, recipe = self._staged()
+        self._first = first_weights(
+            self.plan, recipe, state, self._open, self.work_dir / "pretrained", self.board
+        )
+        self.interrupt.check()
         if until == "checked":
             return Outcome(
                 Reason.CHECKED, f"{self.plan.identity} can be trained: data, model and S3 are fine."
@@ -234,7 +241,7 @@ class Run:
         from rectrain_trainer.evaluate import EvalSet
         from rectrain_trainer.loader import Loader
         from rectrain_trainer.loop import TrainState
-        from rectrain_trainer.model import build_decoder
+        from rectrain_trainer.model import build_decoder, set_params
         from rectrain_trainer.publish import Publication, publish
         from rectrain_trainer.snapshot import share_state
         from rectrain_trainer.train import Deps, Training
@@ -243,6 +250,9 @@ class Run:
             held_out = EvalSet(recipe, staged.eval)
             state = TrainState.new(recipe, len(loader), self.ranks)
             found = resume.find_newest(run_log, self._store, self.work_dir / "resume")
+            if self._first is not None and found is None:
+                set_params(state.learner.model, self._first)
+            self._first = None  # as large as the model
             self.ranks.gate(RESUMED)
             share_state(state, found.snapshot if found else None)
             if found:

@@ -221,8 +221,12 @@ def test_weights_to_start_from(model: dict[str, Any], source: str | None, expect
         pytest.param(
             {"fromJob": "a", "dictionary": "en_dict"}, "a run has recorded its own", id="dictionary"
         ),
-        pytest.param({"uri": "s3://weights/b.pdparams", "checkpoint": "Best"}, "one file of weights", id="which"),
-        pytest.param({"uri": "s3://weights/b.pdparams", "sha256": "0" * 63 + "A"}, "in lower case", id="hash"),
+        pytest.param(
+            {"uri": "s3://weights/b.pdparams", "checkpoint": "Best"}, "one file of weights", id="which"
+        ),
+        pytest.param(
+            {"uri": "s3://weights/b.pdparams", "sha256": "0" * 63 + "A"}, "in lower case", id="hash"
+        ),
         pytest.param({"uri": "/tmp/b.pdparams"}, "must be an S3 URI", id="a-path"),
     ],
 )
