@@ -69,6 +69,7 @@ class Reason(StrEnum):
 
     ACCEPTED = "Accepted"
     INVALID_SPEC = "InvalidSpec"
+    PRETRAINED_MISSING = "PretrainedMissing"
     NAME_TAKEN = "NameTaken"
     FORBIDDEN = "Forbidden"
     STAGING = "Staging"
@@ -256,6 +257,9 @@ class RecTrainingJobStatus(ApiModel):
         None
     )
     model: Annotated[ModelStatus | None, Field(description="The exported model.")] = None
+    pretrained: Annotated[
+        Uri | None, Field(description="Where the run lies that model.pretrained.fromJob names.")
+    ] = None
     restarts: Annotated[Restarts | None, Field(description="Pods replaced, by cause.")] = None
     last_interruption: Annotated[Interruption | None, Field(description="Why the last pod ended early.")] = (
         None

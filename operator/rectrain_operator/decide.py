@@ -23,6 +23,7 @@ from rectrain_operator.explain import Explanation, explain_no_pod, explain_pod
 from rectrain_operator.failure_policy import Ledger, PodEnd, classify, count, to_blame
 from rectrain_operator.gang import current_pod, explain_gang, pods_left
 from rectrain_operator.keys import Manifest
+from rectrain_operator.pretrained import source_missing, with_source
 from rectrain_operator.progress import with_report, without_pod
 from rectrain_operator.seen import Decision, EventNote, Seen
 from rectrain_operator.stale_policy import at_rest, set_stale, stale_events
@@ -42,6 +43,10 @@ def decide(seen: Seen, now: datetime) -> Decision:
     if status.phase in TERMINAL or "deletionTimestamp" in seen.run["metadata"]:
         return Decision(status)
     conditions = _conditions(seen, now)
+    seen = with_source(seen)
+    missing = source_missing(seen)
+    if missing is not None and seen.batch is None:
+        return _refused(replace(seen, refusal=missing), conditions, (), now)
     children: tuple[Manifest, ...] = ()
     if seen.refusal is not None or _lacks_children(seen):
         try:
@@ -65,7 +70,7 @@ def _lacks_children(seen: Seen) -> bool:
 def _missing_children(seen: Seen) -> tuple[Manifest, ...]:
     """What has to be made. Raises InvalidSpec, ValidationError."""
     job = RecTrainingJob.model_validate({k: seen.run[k] for k in ("apiVersion", "kind", "metadata", "spec")})
-    wanted = children_of(job, plan(job), seen.settings)
+    wanted = children_of(job, plan(job, seen.status.pretrained), seen.settings)
     return tuple(c for c in wanted if not _is_there(c, seen))
 
 

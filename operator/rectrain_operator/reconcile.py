@@ -17,6 +17,7 @@ from rectrain_operator.decide import decide
 from rectrain_operator.events import reference_of, write_event
 from rectrain_operator.gang import current_pod
 from rectrain_operator.keys import JobKey, Manifest
+from rectrain_operator.pretrained import source_key
 from rectrain_operator.seen import Decision, EventNote, Seen
 from rectrain_operator.settings import PodSettings
 from rectrain_operator.status_patch import status_patch
@@ -100,7 +101,24 @@ class Reconciler:
             report=self._cluster.reports.get(key),
             present=self._cluster.present(uid, settings.ca_pem),
             plan_epochs=self._cluster.plan_epochs(uid),
+            source=await self._source(run, status),
         )
+
+    async def _source(self, run: Manifest, status: RecTrainingJobStatus) -> str | None:
+        """Where the run lies that this one starts from; None when it isn't there, or was found before."""
+        key = source_key(run)
+        if key is None or status.pretrained is not None or status.phase in TERMINAL:
+            return None
+        source = self._cluster.runs.get(key)
+        if source is None:  # the feed may not have come to it yet
+            try:
+                source = await self._client.get(paths.run(key))
+            except ApiError as failed:
+                if failed.status == 404:
+                    return None
+                raise
+        uri: str = source["spec"]["checkpoint"]["uri"]
+        return uri
 
     def _pods_of(self, key: JobKey, uid: str, batch: JobView | None) -> tuple[PodView, ...]:
         """Pods of this run, and none of a deleted one of the same name that may still be ending."""

@@ -44,6 +44,8 @@ class Seen:
     plan_epochs: int | None = None
     """Epochs of the run plan as it is in its ConfigMap; None while that wasn't read."""
     refusal: Refusal | None = None
+    source: str | None = None
+    """checkpoint.uri of the run that model.pretrained.fromJob names, when it was just found."""
 
 
 @dataclass(frozen=True)

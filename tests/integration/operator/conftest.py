@@ -55,12 +55,16 @@ class Hand:
     key: JobKey
     extra: dict[str, Any] = field(default_factory=dict)
 
-    async def create(self, *, nodes: int = 1, **policy: Any) -> Manifest:
+    async def create(
+        self, *, nodes: int = 1, pretrained: dict[str, Any] | None = None, **policy: Any
+    ) -> Manifest:
         """Make the run."""
         manifest = load("minimal.yaml")
         manifest["metadata"]["name"] = self.key.name
         manifest["spec"]["replicas"] = {"nodes": nodes, "nodeSelector": {"rectrain.dev/no": "node"}}
         manifest["spec"]["runPolicy"] = policy
+        if pretrained:
+            manifest["spec"]["model"]["pretrained"] = pretrained
         return await self.client.post(paths.runs(self.key.namespace), manifest)
 
     async def run(self) -> Manifest:

@@ -90,6 +90,26 @@ async def test_from_report_to_success(hand: Hand, control_plane: ControlPlane) -
     await until_events(hand, "Staging", "Training", "Completed")
 
 
+async def test_a_run_waits_for_the_job_that_it_starts_from(hand: Hand) -> None:
+    """And keeps what it found when that job is gone."""
+    name, namespace = f"{hand.key.name[:30]}-older", hand.key.namespace
+    await hand.create(pretrained={"fromJob": name})
+    status = await hand.until_phase("Pending", but=lambda s: name in s.get("message", ""))
+    assert "jobName" not in status
+    older = Hand(hand.client, hand.operator, JobKey(namespace, name))
+    place = (await older.create())["spec"]["checkpoint"]["uri"]
+    own = {"spec": {"checkpoint": {"uri": f"{place}-2"}}}  # an edit, so that nobody waits half a minute
+    await hand.client.merge_patch(paths.run(hand.key), own)
+    status = await hand.until_phase("Pending", but=lambda s: "pod" in s)
+    assert status["pretrained"] == place
+    plan = paths.single("ConfigMap", namespace, f"{hand.key.name}-run")
+    assert json.loads((await hand.client.get(plan))["data"]["run.json"])["model"]["pretrained"] == {
+        "uri": place,
+        "checkpoint": "Best",
+    }
+    await older.delete()
+
+
 async def test_bad_data_fails_at_once_in_the_trainers_words(hand: Hand) -> None:
     await hand.create()
     pod = await hand.start_pod()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from rectrain_api.plan import RunPlan
 from rectrain_api.report import Stage
 from rectrain_api.status import Interruption, Metrics, Phase, Progress, RecTrainingJobStatus, Restarts
 from rectrain_operator.decide import decide
@@ -339,6 +340,61 @@ def test_a_taken_name_waits_and_says_so_once() -> None:
     again = decide(replace(new, status=first.status), make.NOW)
     assert again.events == ()
     assert again.status == first.status
+
+
+def starting_from(name: str) -> dict[str, Any]:
+    """A run that starts from another's best weights."""
+    return make.run(model={"preset": "svtr_nano", "pretrained": {"fromJob": name}})
+
+
+def plan_in(children: tuple[dict[str, Any], ...]) -> RunPlan:
+    """run.json among these children."""
+    [text] = [c["data"]["run.json"] for c in children if "run.json" in c.get("data", {})]
+    return RunPlan.model_validate_json(text)
+
+
+def test_a_run_whose_weights_are_missing_waits_and_starts_when_they_are_there() -> None:
+    alone = Seen(run=starting_from("older"), status=RecTrainingJobStatus(), settings=make.SETTINGS)
+    first = decide(alone, make.NOW)
+    assert (first.status.phase, first.children, first.requeue_after_s) == (Phase.PENDING, (), 30.0)
+    assert "RecTrainingJob older, which isn't in the namespace team: create it" in first.status.message or ""
+    [accepted] = first.status.conditions
+    assert (accepted.type, accepted.status, accepted.reason) == ("Accepted", "False", "PretrainedMissing")
+    assert [e.reason for e in first.events] == ["PretrainedMissing"]
+    again = decide(replace(alone, status=first.status), make.NOW)
+    assert (again.status, again.events) == (first.status, ()), "said once"
+
+    there = decide(replace(alone, status=first.status, source="s3://runs/older/"), make.NOW)
+    pretrained = plan_in(there.children).model.pretrained
+    assert pretrained is not None
+    assert (pretrained.uri, pretrained.checkpoint) == ("s3://runs/older", "Best")
+    assert there.status.pretrained == "s3://runs/older/"
+    started = decide(seen(run=starting_from("older"), status=there.status), make.NOW)
+    assert started.status.pretrained == "s3://runs/older/"
+    assert next(c for c in started.status.conditions if c.type == "Accepted").status == "True"
+
+
+def test_weights_are_looked_up_once() -> None:
+    """Children that have to be made again are made of what was found first, whatever became of it."""
+    status = make.STARTED.model_copy(update={"pretrained": "s3://runs/older"})
+    run = starting_from("older")
+    gone = seen(running(), run=run, status=status, present=frozenset())
+    for what in (gone, replace(gone, source="s3://runs/elsewhere")):
+        pretrained = plan_in(decide(what, make.NOW).children).model.pretrained
+        assert pretrained is not None
+        assert pretrained.uri == "s3://runs/older"
+
+
+def test_a_run_that_would_start_from_itself_fails() -> None:
+    new = Seen(
+        run=starting_from("run"),
+        status=RecTrainingJobStatus(),
+        settings=make.SETTINGS,
+        source="s3://runs/run",
+    )
+    status = decide(new, make.NOW).status
+    assert status.phase is Phase.FAILED
+    assert "this run's own place" in (status.message or "")
 
 
 def test_a_final_refusal_fails() -> None:
