@@ -1,6 +1,7 @@
 """A run of two ranks: two trainers that believe they are pods, each at a loopback address of its own."""
 
 import json
+import pickle
 import random
 import signal
 from collections.abc import Callable
@@ -8,13 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rectrain_api.plan import plan as plan_of
 from rectrain_api.records import AttemptEnd, CheckpointRecord, PlanChange
 from rectrain_api.spec import RecTrainingJob
+from rectrain_data.transfer import Download, S3Options, open_store
+from rectrain_trainer.model import build_model
+from rectrain_trainer.snapshot import load_arrays
 from tests.integration.trainer_run.conftest import Place, Started, Trainer
 from tests.support.waiting import wait_until
+from tests.unit.trainer_learn.recipes import make_recipe
 
 Manifest = Callable[..., dict[str, Any]]
 LONG = {"epochs": 12, "interval": 3}
@@ -76,6 +82,24 @@ def test_two_ranks_train_one_model(pods: Callable[..., Pods], place: Place) -> N
     assert state.attempt == 1
     assert state.final is not None
     assert state.final.step == 9
+
+
+def test_rank_0_alone_reads_the_weights_to_start_from(
+    pods: Callable[..., Pods], place: Place, bucket: str, s3: S3Options, tmp_path: Path
+) -> None:
+    given = {name: tensor.numpy() for name, tensor in build_model(make_recipe(seed=99)).state_dict().items()}
+    store = open_store(f"{bucket}/ranks", s3)
+    store.put_bytes("w.pdparams", pickle.dumps(given))
+    model = {"pretrained": {"uri": store.uri_of("w.pdparams")}}
+    first, second = pods(epochs=1, model=model, training={"learningRate": 1e-8}).both()
+    one, other = first.wait(), second.wait()
+    assert (one.code, other.code) == (0, 0), one.errors + other.errors
+    assert "60 of 60 tensors loaded" in one.errors
+    assert "Starting from" not in other.errors
+    path = tmp_path / "w.pdparams"
+    place.store.download_file(Download("best/model.pdparams", path))
+    trained = load_arrays(path)["head.fc.weight"]
+    assert np.allclose(trained, given["head.fc.weight"], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("lost", [0, 1])
