@@ -21,11 +21,11 @@ from rectrain_api.records import CheckpointRecord, RunLog, RunState
 from rectrain_data.dictionary import builtin_names
 from rectrain_data.transfer import Corrupt, Download, Store, sha256_file
 from rectrain_trainer.board import Board
-from rectrain_trainer.checkpoint import CONFIG
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.model import build_model
+from rectrain_trainer.offers import CONFIG
 from rectrain_trainer.resume import DAMAGED
-from rectrain_trainer.snapshot import PARAMS, load_arrays
+from rectrain_trainer.snapshot_files import PARAMS, load_arrays
 from rectrain_trainer.transplant import SPACE, characters_of, transplant
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from rectrain_data.transfer import Download, S3Options, open_store
 from rectrain_local.s3 import SeaweedS3
 from rectrain_trainer.config import resolve
 from rectrain_trainer.model import build_model
-from rectrain_trainer.snapshot import load_arrays
+from rectrain_trainer.snapshot_files import load_arrays
 from tests.integration.trainer_run.conftest import Place, Trainer
 from tests.integration.trainer_run.test_refusals import refused
 from tests.integration.trainer_run.test_run import LONG, tmp_job

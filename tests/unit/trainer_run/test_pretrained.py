@@ -14,14 +14,14 @@ from rectrain_api.plan import PretrainedPlan
 from rectrain_api.records import BestRecord, CheckpointRecord, RetireRecord, RunLog, StoredFile
 from rectrain_data.transfer import Corrupt, Download, sha256_bytes
 from rectrain_trainer.pretrained import Given, _of_run, _read, arrays_of
-from rectrain_trainer.snapshot import PARAMS, load_arrays
+from rectrain_trainer.snapshot_files import PARAMS, load_arrays
+from tests.support.memory_store import MemoryStore
 from tests.support.plans import make_plan
-from tests.unit.trainer_run.test_find_newest import Downloads
 
 Which = Any
 
 
-class Running(Downloads):
+class Running(MemoryStore):
     """A run that does something just before each download, as long as there is something."""
 
     def __init__(self) -> None:
