@@ -1,144 +1,17 @@
 """The real command against a real S3 service: tiny sets of digits, and a hand on each run."""
 
-import contextlib
-import json
-import os
-import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from rectrain_api.records import Record, RunLog, RunState, parse_record
-from rectrain_data import demo, images
-from rectrain_data.packed import PackedWriter
-from rectrain_data.split import EVAL, TRAIN
-from rectrain_data.transfer import S3Options, Store, Upload, open_store
+from rectrain_data.transfer import S3Options, open_store
 from rectrain_local.s3 import SeaweedS3
+from tests.support.fault_proxy import FaultProxy
 from tests.support.plans import make_manifest
-from tests.support.waiting import wait_until
-
-COMMAND = [sys.executable, "-m", "rectrain_trainer"]
-TRAIN_SAMPLES, EVAL_SAMPLES = 48, 16
-RUN_DEADLINE_S = 240.0
-
-
-@dataclass
-class Ended:
-    """What is left of a run."""
-
-    code: int
-    result: dict[str, Any]
-    errors: str
-
-    @property
-    def message(self) -> str:
-        return str(self.result.get("message", ""))
-
-
-@dataclass
-class Started:
-    """A run under way."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-    termination: Path
-
-    def errors(self) -> str:
-        return self.log.read_text(errors="replace")
-
-    def wait(self) -> Ended:
-        try:
-            code = self.process.wait(RUN_DEADLINE_S)
-        except subprocess.TimeoutExpired as e:
-            raise AssertionError(f"still running after {RUN_DEADLINE_S:.0f} s:\n{self.errors()}") from e
-        text = self.termination.read_text() if self.termination.exists() else "{}"
-        return Ended(code, json.loads(text), self.errors())
-
-    def until(self, condition: Callable[[], object], what: str) -> None:
-        """Wait for a condition of a run that must not end before."""
-        wait_until(
-            lambda: condition() or self.process.poll() is not None,
-            120,
-            lambda: f"{what}; it said:\n{self.errors()}",
-        )
-        assert condition(), f"it ended ({self.process.returncode}) before {what}:\n{self.errors()}"
-
-    def kill(self) -> None:
-        """As a node that loses power."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(30)
-
-
-@dataclass
-class Trainer:
-    """`rectrain-trainer` with this S3 service in its environment."""
-
-    folder: Path
-    env: dict[str, str]
-    started: list[Started] = field(default_factory=list)
-
-    def start(self, manifest: dict[str, Any], *arguments: str, **env: str) -> Started:
-        job = self.folder / f"{uuid.uuid4().hex[:8]}.yaml"
-        job.write_text(yaml.safe_dump(manifest))
-        return self.start_with(["run", "-f", str(job), *arguments], **env)
-
-    def start_with(self, arguments: list[str], **env: str) -> Started:
-        name = uuid.uuid4().hex[:8]
-        log, termination = self.folder / f"{name}.log", self.folder / f"{name}.end"
-        with log.open("wb") as errors:
-            process = subprocess.Popen(
-                [*COMMAND, *arguments],
-                env=self.env | {"RECTRAIN_TERMINATION_LOG": str(termination)} | env,
-                stdin=subprocess.DEVNULL,
-                stdout=errors,
-                stderr=errors,
-                start_new_session=True,
-            )
-        self.started.append(Started(process, log, termination))
-        return self.started[-1]
-
-    def run(self, manifest: dict[str, Any], *arguments: str, **env: str) -> Ended:
-        return self.start(manifest, *arguments, **env).wait()
-
-    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, *arguments], env=self.env, capture_output=True, text=True, timeout=120, check=False
-        )
-
-    def close(self) -> None:
-        for one in self.started:
-            if one.process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    one.kill()
-
-
-@dataclass
-class Place:
-    """A run's place in S3, read from outside."""
-
-    uri: str
-    store: Store
-
-    def state(self) -> RunState:
-        return RunLog(self.store, self.uri).read()
-
-    def records(self) -> list[Record]:
-        return [parse_record(self.store.get_bytes(k), k) for k in self.store.list_keys("log/")]
-
-    def steps(self) -> list[int]:
-        return [c.step for c in self.state().checkpoints]
-
-    def metrics(self, attempt: int) -> list[dict[str, Any]]:
-        keys = self.store.list_keys(f"attempts/{attempt:04d}/metrics/")
-        lines = b"".join(self.store.get_all(keys)).splitlines()
-        return [json.loads(line) for line in lines]
+from tests.support.trainer import Place, Trainer, digits, environment, new_place, upload_packed
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +28,7 @@ def bucket(seaweed: SeaweedS3) -> str:
 @pytest.fixture(scope="session")
 def samples() -> list[tuple[str, bytes]]:
     """(text, PNG)"""
-    return [demo.sample(7, number) for number in range(TRAIN_SAMPLES + EVAL_SAMPLES)]
+    return digits()
 
 
 @pytest.fixture(scope="session")
@@ -164,16 +37,7 @@ def packed(
 ) -> str:
     """URI of a packed set with both splits."""
     folder = tmp_path_factory.mktemp("packed") / "set"
-    with PackedWriter(folder) as writer:
-        for number, (text, data) in enumerate(samples):
-            height, width = images.decode(data).shape[:2]
-            split = TRAIN if number < TRAIN_SAMPLES else EVAL
-            writer.add(split, f"images/{number:05d}.png", data, text, width=width, height=height)
-        writer.finish()
-    store = open_store(f"{bucket}/packed", s3)
-    files = [p for p in folder.rglob("*") if p.is_file()]
-    store.upload_all([Upload(p, str(p.relative_to(folder))) for p in files])
-    return store.uri
+    return upload_packed(samples, folder, open_store(f"{bucket}/packed", s3))
 
 
 @pytest.fixture(scope="session")
@@ -198,9 +62,7 @@ def loose(bucket: str, s3: S3Options, samples: list[tuple[str, bytes]]) -> Calla
 
 @pytest.fixture
 def trainer(seaweed: SeaweedS3, tmp_path: Path) -> Iterator[Trainer]:
-    keep = ("PATH", "HOME", "LANG", "TMPDIR")
-    env = {k: v for k, v in os.environ.items() if k in keep} | seaweed.env
-    trainer = Trainer(tmp_path, env | {"OMP_NUM_THREADS": "1"})
+    trainer = Trainer(tmp_path, environment(seaweed.env))
     yield trainer
     trainer.close()
 
@@ -208,8 +70,7 @@ def trainer(seaweed: SeaweedS3, tmp_path: Path) -> Iterator[Trainer]:
 @pytest.fixture
 def place(bucket: str, s3: S3Options) -> Place:
     """An empty one."""
-    uri = f"{bucket}/runs/{uuid.uuid4().hex[:8]}"
-    return Place(uri, open_store(uri, s3))
+    return new_place(bucket, s3)
 
 
 @pytest.fixture
@@ -220,3 +81,12 @@ def manifest(packed: str, place: Place) -> Callable[..., dict[str, Any]]:
         return make_manifest(**({"train": packed, "uri": place.uri, "batch_size": 16} | changes))
 
     return make
+
+
+@pytest.fixture
+def proxy(seaweed: SeaweedS3) -> Iterator[FaultProxy]:
+    """Before the S3 service, without faults."""
+    proxy = FaultProxy(seaweed.endpoint)
+    proxy.start()
+    yield proxy
+    proxy.stop()

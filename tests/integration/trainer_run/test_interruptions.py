@@ -13,8 +13,8 @@ from rectrain_api.spec import RecTrainingJob
 from rectrain_data.transfer import S3Options, open_store
 from rectrain_local.assets.resolve import Binaries
 from rectrain_local.s3 import SeaweedS3
-from tests.integration.trainer_run.conftest import Place, Trainer
 from tests.support.plans import make_manifest
+from tests.support.trainer import Place, Trainer
 
 Manifest = Callable[..., dict[str, Any]]
 

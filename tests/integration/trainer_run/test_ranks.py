@@ -18,7 +18,7 @@ from rectrain_api.spec import RecTrainingJob
 from rectrain_data.transfer import Download, S3Options, open_store
 from rectrain_trainer.model import build_model
 from rectrain_trainer.snapshot_files import load_arrays
-from tests.integration.trainer_run.conftest import Place, Started, Trainer
+from tests.support.trainer import Place, Started, Trainer
 from tests.support.waiting import wait_until
 from tests.unit.trainer_learn.recipes import make_recipe
 

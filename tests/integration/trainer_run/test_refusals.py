@@ -11,8 +11,8 @@ from rectrain_api.plan import plan as plan_of
 from rectrain_api.records import CheckpointRecord, RunLog, checkpoint_prefix
 from rectrain_api.report import TERMINATION_LIMIT_BYTES
 from rectrain_api.spec import RecTrainingJob
-from tests.integration.trainer_run.conftest import Ended, Place, Trainer
 from tests.support.plans import make_manifest
+from tests.support.trainer import Ended, Place, Trainer
 
 Manifest = Callable[..., dict[str, Any]]
 Loose = Callable[..., str]

@@ -13,8 +13,8 @@ from rectrain_api.records import AttemptEnd, BestRecord, CheckpointRecord, Final
 from rectrain_api.report import Stage
 from rectrain_api.spec import RecTrainingJob
 from rectrain_data.transfer import sha256_file
-from tests.integration.trainer_run.conftest import Place, Trainer
 from tests.support.report_server import ReportServer, make_certificate
+from tests.support.trainer import Place, Trainer
 
 Manifest = Callable[..., dict[str, Any]]
 LONG = 500
