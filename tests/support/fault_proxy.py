@@ -127,6 +127,8 @@ class Fault:
     """A part of the request's body, such as a record's kind."""
     chance: float = 1.0
     count: int | None = None
+    skip: int = 0
+    """So many of them pass first."""
     hits: int = 0
 
     async def meets(self, exchange: Exchange, dice: random.Random) -> bool:
@@ -137,6 +139,9 @@ class Fault:
         if self.body and self.body not in await exchange.body():
             return False
         if self.chance < 1.0 and dice.random() >= self.chance:
+            return False
+        if self.skip:
+            self.skip -= 1
             return False
         self.hits += 1
         return True

@@ -71,7 +71,8 @@ class Started:
 
     def kill(self) -> None:
         """As a node that loses power."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
 
 
@@ -113,9 +114,7 @@ class Trainer:
 
     def close(self) -> None:
         for one in self.started:
-            if one.process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    one.kill()
+            one.kill()
 
 
 @dataclass
@@ -138,6 +137,11 @@ class Place:
         keys = self.store.list_keys(f"attempts/{attempt:04d}/metrics/")
         lines = b"".join(self.store.get_all(keys)).splitlines()
         return [json.loads(line) for line in lines]
+
+    def report(self) -> dict[str, Any]:
+        """report.json of a run that is complete."""
+        found: dict[str, Any] = json.loads(self.store.get_bytes("report/report.json"))
+        return found
 
 
 def environment(s3: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,127 @@
+"""Runs of a small job, each hunted by a seeded plan of faults, and each held to a run without any.
+
+`make chaos` does CHAOS_RUNS of them (60), in CHAOS_LANES lanes side by side (2), from the seed CHAOS_SEED;
+run number N of a seed always draws the same plan, and CHAOS_ONLY=N repeats it alone. `make test` does a few
+aimed ones.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from random import Random
+
+import pytest
+
+from rectrain_local.assets.resolve import Binaries
+from rectrain_local.s3 import SeaweedS3
+from tests.chaos import troubles
+from tests.chaos.hunt import Hunt, Trouble, draw
+from tests.chaos.lane import Lane
+from tests.chaos.recipe import INTERVAL, Recipe
+from tests.support.trainer import digits
+
+SEED = int(os.environ.get("CHAOS_SEED", "20"))
+RUNS = int(os.environ.get("CHAOS_RUNS", "60"))
+LANES = int(os.environ.get("CHAOS_LANES", "2"))
+ONLY = os.environ.get("CHAOS_ONLY")
+SHORT, LONG = Recipe(epochs=5), Recipe(epochs=24)
+"""In the long one the model begins to read."""
+Lanes = Callable[[int], list[Lane]]
+
+
+@pytest.fixture
+def lanes(tmp_path: Path, binaries: Binaries) -> Iterator[Lanes]:
+    """So many, open."""
+    opened: list[Lane] = []
+
+    def make(count: int) -> list[Lane]:
+        for number in range(count):
+            folder = tmp_path / f"lane-{number}"
+            folder.mkdir()
+            opened.append(Lane(folder, SeaweedS3(folder / "s3", binaries.weed)))
+            opened[-1].open(digits())
+        return opened
+
+    yield make
+    for lane in opened:
+        lane.s3.stop(kill=True)
+
+
+def hunt_all(hunts: Sequence[Callable[[Lane], Hunt]], recipe: Recipe, lanes: Sequence[Lane]) -> list[Hunt]:
+    """Each by the next lane that is free, held to a run in peace; those that failed to work raise."""
+    peace = Hunt("peace", lanes[0], recipe, Random(0), [])
+    wanted, patience_s = peace.peaceful()
+    waiting: SimpleQueue[Callable[[Lane], Hunt]] = SimpleQueue()
+    for hunt in hunts:
+        waiting.put(hunt)
+
+    def work(lane: Lane) -> list[Hunt]:
+        done = []
+        while True:
+            try:
+                hunt = waiting.get_nowait()(lane)
+            except Empty:
+                return done
+            hunt.run(wanted, patience_s)
+            done.append(hunt)
+
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        return [hunt for done in pool.map(work, lanes) for hunt in done]
+
+
+def table(hunts: Sequence[Hunt]) -> str:
+    """What was tried, how often, in how many runs; then what it came to."""
+    times: Counter[str] = sum((h.tried for h in hunts), Counter())
+    lines = [f"{'tried':<34}{'times':>7}{'runs':>6}"]
+    for name in sorted(times):
+        lines.append(f"{name:<34}{times[name]:>7}{sum(name in h.tried for h in hunts):>6}")
+    lost = sorted(step for h in hunts for step in h.lost)
+    if lost:
+        lines.append(
+            f"{sum(h.attempts for h in hunts)} attempts; steps done again after one, with S3 healthy: median "
+            f"{lost[len(lost) // 2]}, most {lost[-1]} (a checkpoint every {INTERVAL}, and one on its way)"
+        )
+    lines.append(f"seed {SEED}; {len(hunts)} runs")
+    return "\n".join(lines)
+
+
+def judge(hunts: Sequence[Hunt], capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        print("\n" + table(hunts))
+    stories = [h.story() for h in hunts if h.broken]
+    assert not stories, "\n" + "\n".join(stories)
+
+
+AIMED = (
+    Trouble(troubles.sigkill_in_an_evaluation),
+    Trouble(troubles.sigkill_before_a_record, troubles.clock_jumps),
+    Trouble(troubles.sigkill_before_the_best),
+    Trouble(troubles.a_second_trainer, troubles.ANSWERS_LOST),
+)
+
+
+def test_a_few_aimed_ones(lanes: Lanes, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two runs, two aimed blows each."""
+
+    def hunt(number: int) -> Callable[[Lane], Hunt]:
+        return lambda lane: Hunt(
+            f"aimed-{number}", lane, SHORT, Random(number), AIMED[2 * number : 2 * number + 2]
+        )
+
+    judge(hunt_all([hunt(0), hunt(1)], SHORT, lanes(2)), capsys)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+def test_many_at_random(lanes: Lanes, capsys: pytest.CaptureFixture[str]) -> None:
+    def hunt(number: int) -> Callable[[Lane], Hunt]:
+        dice = Random(f"{SEED}-{number}")
+        return lambda lane: Hunt(f"run-{number:03d}", lane, LONG, dice, draw(dice))
+
+    numbers = [int(ONLY)] if ONLY else range(1, RUNS + 1)
+    hunts = hunt_all([hunt(n) for n in numbers], LONG, lanes(min(LANES, len(numbers))))
+    assert len(hunts) == len(numbers)
+    judge(hunts, capsys)
