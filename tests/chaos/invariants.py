@@ -1,6 +1,7 @@
 """What must hold of a run's place whatever has happened, checked from outside. What doesn't is a sentence."""
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 from rectrain_api.records import AttemptStart, CheckpointRecord, Record, RunState
 from rectrain_data.transfer import sha256_bytes
@@ -21,19 +22,24 @@ def broken(place: Place, recipe: Recipe, wanted: Outcome) -> list[str]:
 
 
 def _differences(found: Outcome, wanted: Outcome) -> Iterator[str]:
-    for name in ("weights", "export", "best", "evaluations", "report"):
+    for name in ("weights", "export", "best"):
         ours, theirs = getattr(found, name), getattr(wanted, name)
         if ours != theirs:
             yield f"{name} differ from those of the run without faults: {ours} instead of {theirs}"
+    for name in ("evaluations", "report"):
+        for ours, theirs in zip_longest(getattr(found, name), getattr(wanted, name)):
+            if ours != theirs:
+                yield f"{name} differ from those of the run without faults, first {ours} instead of {theirs}"
+                break
     for step in sorted(found.checkpoints.keys() & wanted.checkpoints.keys()):
         if not found.checkpoints[step] <= wanted.checkpoints[step]:
             yield f"the weights of step {step} differ from those of the run without faults"
             break
-    theirs_by_step = {r["step"]: r for r in wanted.training}
+    rows = {r["step"]: r for r in wanted.training}
     for row in found.training:
-        if row != theirs_by_step.get(row["step"]):
-            yield f"step {row['step']} differs: {row} instead of {theirs_by_step.get(row['step'])}"
-            return
+        if row != rows.get(row["step"]):
+            yield f"the metrics of step {row['step']} differ: {row} instead of {rows.get(row['step'])}"
+            break
 
 
 def _holes(rows: Sequence[Row], steps: int) -> Iterator[str]:

@@ -36,6 +36,8 @@ class Recipe:
         )
 
 
+GRAPH = "inference.json"
+"""Its names are numbered by how many models the process has built: a resumed run may build one more."""
 Row = dict[str, Any]
 TRAIN_FIELDS = ("step", "epoch", "loss", "learningRate")
 EVAL_FIELDS = ("step", "epoch", "accuracy", "normEditDistance", "samples")
@@ -50,7 +52,7 @@ class Outcome:
     checkpoints: dict[int, set[tuple[str, str]]]
     """The same of every checkpoint ever committed, by step: name and sha256."""
     export: dict[str, str]
-    """sha256 of each file of the exported model."""
+    """sha256 of each file of the exported model but its graph."""
     best: tuple[int, float]
     """Step and accuracy."""
     training: list[Row]
@@ -75,7 +77,7 @@ def outcome_of(place: Place) -> Outcome:
     return Outcome(
         weights=dict(sorted(checkpoints[final.step])),
         checkpoints=checkpoints,
-        export={f.name: f.sha256 for f in final.export_files},
+        export={f.name: f.sha256 for f in final.export_files if f.name != GRAPH},
         best=(final.best.step, final.best.accuracy),
         training=merged(attempts, "train", TRAIN_FIELDS),
         evaluations=merged(attempts, "eval", EVAL_FIELDS),

@@ -76,8 +76,7 @@ def table(hunts: Sequence[Hunt]) -> str:
     """What was tried, how often, in how many runs; then what it came to."""
     times: Counter[str] = sum((h.tried for h in hunts), Counter())
     lines = [f"{'tried':<34}{'times':>7}{'runs':>6}"]
-    for name in sorted(times):
-        lines.append(f"{name:<34}{times[name]:>7}{sum(name in h.tried for h in hunts):>6}")
+    lines += [f"{n:<34}{times[n]:>7}{sum(n in h.tried for h in hunts):>6}" for n in sorted(times)]
     lost = sorted(step for h in hunts for step in h.lost)
     if lost:
         lines.append(

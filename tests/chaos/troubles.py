@@ -165,9 +165,7 @@ def a_second_trainer(scene: Scene) -> None:
     if scene.says("Checkpoint of step", scene.dice.randint(1, 4)):
         first, scene.run = scene.run, scene.again()
         ended = first.wait()
-        assert ended.code in (76, 0, REFUSED), (
-            f"an overtaken trainer ended with {ended.code}:\n{ended.errors}"
-        )
+        assert ended.code in (76, 0, REFUSED), f"overtaken, it ended with {ended.code}:\n{ended.errors}"
 
 
 DEADLY = -signal.SIGKILL

@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -67,13 +67,14 @@ class Exchange:
             self._body = b"".join(pieces)
         return self._body
 
-    async def pass_on(self) -> Answer:
-        """Let the service answer. Drops the client when the service is away."""
+    async def pass_on(self, headers: Mapping[str, str] | None = None) -> Answer:
+        """Let the service answer, to other headers if some are given. Drops the client when it is away."""
         await self.body()
-        return await asyncio.shield(self._pass_on())  # a client that leaves doesn't undo it
+        headers = self.request.headers if headers is None else headers
+        kept = [(k, v) for k, v in headers.items() if k.lower() not in HOP_BY_HOP]
+        return await asyncio.shield(self._pass_on(kept))  # a client that leaves doesn't undo it
 
-    async def _pass_on(self) -> Answer:
-        headers = [(k, v) for k, v in self.request.headers.items() if k.lower() not in HOP_BY_HOP]
+    async def _pass_on(self, headers: list[tuple[str, str]]) -> Answer:
         url = URL(self.upstream + self.request.raw_path, encoded=True)
         try:
             async with self.session.request(

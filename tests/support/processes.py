@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from tests.support.waiting import wait_until
+
 
 def _listening(pids: set[int]) -> set[str]:
     """`ADDRESS:PORT` (hex, as the kernel prints them) on which these processes accept connections."""
@@ -23,6 +25,13 @@ def listening_addresses(pids: set[int]) -> set[str]:
 def listening_ports(pids: set[int]) -> set[int]:
     """Ports on which these processes accept connections."""
     return {int(place.split(":")[1], 16) for place in _listening(pids)}
+
+
+def first_child(pid: int) -> int:
+    """The process that another one started first, once there is one."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    wait_until(lambda: children.read_text().split(), 20, "no child")
+    return int(children.read_text().split()[0])
 
 
 def mentioning(text: str) -> dict[int, str]:

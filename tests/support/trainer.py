@@ -83,6 +83,8 @@ class Trainer:
     folder: Path
     env: dict[str, str]
     started: list[Started] = field(default_factory=list)
+    wrapper: list[str] = field(default_factory=list)
+    """A command that starts ours, such as `unshare`."""
 
     def start(self, manifest: dict[str, Any], *arguments: str, **env: str) -> Started:
         job = self.folder / f"{uuid.uuid4().hex[:8]}.yaml"
@@ -94,7 +96,7 @@ class Trainer:
         log, termination = self.folder / f"{name}.log", self.folder / f"{name}.end"
         with log.open("wb") as errors:
             process = subprocess.Popen(
-                [*COMMAND, *arguments],
+                [*self.wrapper, *COMMAND, *arguments],
                 env=self.env | {"RECTRAIN_TERMINATION_LOG": str(termination)} | env,
                 stdin=subprocess.DEVNULL,
                 stdout=errors,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from rectrain_trainer.flight import RUNNING
+from tests.support.processes import first_child
 from tests.support.waiting import wait_until
 
 DRIVER = """
@@ -169,12 +170,6 @@ def running(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:
         return False
-
-
-def first_child(pid: int) -> int:
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    wait_until(lambda: children.read_text().split(), 20, "no child")
-    return int(children.read_text().split()[0])
 
 
 def test_running_is_no_result() -> None:
