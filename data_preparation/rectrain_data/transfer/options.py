@@ -8,6 +8,7 @@ which of several accounts is about to be used; it never holds a secret.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 AddressingStyle = Literal["Path", "Virtual"]
 DEFAULT_REGION = "us-east-1"
+_ASK_AGAIN = timedelta(0)
+"""How long keys are kept besides botocore, which knows when a session ends and renews it before. obstore
+would keep them for half an hour, and those that had less left would be refused."""
 _NO_KEYS = (
     "No S3 keys were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name an AWS profile in "
     "AWS_PROFILE, or give the pod a service account with access to the bucket."
@@ -154,7 +158,7 @@ class S3Options:
             keys = self.keys
             return keys.credential
         try:
-            provider = Boto3CredentialProvider(_session(self.profile))
+            provider = Boto3CredentialProvider(_session(self.profile), ttl=_ASK_AGAIN)
             provider()
         except ValueError as exc:
             raise PermissionRefused(_NO_KEYS) from exc
