@@ -1,5 +1,6 @@
 """Told to stop, or left by S3, at the less usual moments."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -10,31 +11,74 @@ import pytest
 from rectrain_api.plan import plan as plan_of
 from rectrain_api.records import UNPRODUCTIVE_LIMIT, AttemptEnd, CheckpointRecord, RunLog
 from rectrain_api.spec import RecTrainingJob
+from rectrain_data import demo
 from rectrain_data.transfer import S3Options, open_store
 from rectrain_local.assets.resolve import Binaries
 from rectrain_local.s3 import SeaweedS3
 from tests.support.plans import make_manifest
-from tests.support.trainer import Place, Trainer
+from tests.support.processes import first_child
+from tests.support.trainer import TRAIN_SAMPLES, Place, Trainer, upload_packed
 
 Manifest = Callable[..., dict[str, Any]]
 
 
-@pytest.mark.parametrize("stage", ["Staging", "Checking", "Exporting"])
-def test_sigterm_in_any_stage(trainer: Trainer, place: Place, manifest: Manifest, stage: str) -> None:
-    run = trainer.start(manifest(epochs=1))
+AS_PID_1 = ["unshare", "--map-root-user", "--fork", "--pid", "--mount-proc", "--kill-child"]
+MUCH = 400
+"""Samples whose evaluation takes a second."""
+
+
+@pytest.fixture(scope="module")
+def much_to_evaluate(bucket: str, s3: S3Options, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URI of a packed set with a large eval split."""
+    samples = [demo.sample(7, number) for number in range(TRAIN_SAMPLES + MUCH)]
+    folder = tmp_path_factory.mktemp("much") / "set"
+    return upload_packed(samples, folder, open_store(f"{bucket}/much-to-evaluate", s3))
+
+
+@pytest.mark.parametrize(
+    ("stage", "wrapper", "times"),
+    [
+        pytest.param("Staging", AS_PID_1, 2, id="staging-pid-1-twice"),
+        pytest.param("Checking", [], 1, id="checking"),
+        pytest.param("Training, epoch", AS_PID_1, 1, id="training-pid-1"),
+        pytest.param("Evaluating", [], 2, id="evaluating-twice"),
+        pytest.param("Exporting", AS_PID_1, 2, id="exporting-pid-1-twice"),
+    ],
+)
+def test_sigterm_in_any_stage(
+    trainer: Trainer,
+    place: Place,
+    manifest: Manifest,
+    much_to_evaluate: str,
+    stage: str,
+    wrapper: list[str],
+    times: int,
+) -> None:
+    """Nothing is torn, and the next attempt goes on to the same end: no epoch is left unevaluated."""
+    job = manifest(train=much_to_evaluate, epochs=2)
+    trainer.wrapper = wrapper
+    run = trainer.start(job)
     run.until(lambda: f"INFO {stage}" in run.errors(), stage)
-    run.process.send_signal(signal.SIGTERM)
+    pid = first_child(run.process.pid) if wrapper else run.process.pid
+    for _ in range(times):
+        os.kill(pid, signal.SIGTERM)
     ended = run.wait()
     assert (ended.code, ended.result["reason"]) == (75, "Interrupted"), ended.errors
     assert "Traceback" not in ended.errors
     state = place.state()
     assert state.final is None
     assert [end.reason for end in state.ends.values()] == ["Interrupted"] * len(state.starts)
-    if stage == "Exporting":
-        assert state.attempt == 1
-        ended = trainer.run(manifest(epochs=1))
-        assert ended.code == 0, ended.errors
-        assert place.state().final is not None
+    if stage in ("Staging", "Checking"):
+        return
+    assert state.attempt == 1
+    trainer.wrapper = []
+    ended = trainer.run(job)
+    assert ended.code == 0, ended.errors
+    assert place.state().final is not None
+    rows = [*place.metrics(1), *place.metrics(2)]
+    assert sorted({r["epoch"] for r in rows if r["kind"] == "eval"}) == [1, 2]
+    trained = [r["step"] for r in place.metrics(2) if r["kind"] == "train"]
+    assert trained[:1] in ([], [state.newest_first()[0].step + 1])
 
 
 def test_sigterm_while_s3_is_waited_for(trainer: Trainer, manifest: Manifest) -> None:
