@@ -3,13 +3,40 @@ runs of a lane one after the other.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from rectrain_data.transfer import S3Options, open_store
 from rectrain_local.s3 import SeaweedS3
 from tests.support.trainer import Place, Trainer, environment, new_place, upload_packed
+
+
+class Errands:
+    """What lanes have the main thread do: a service lives as long as the thread that started it."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[tuple[Callable[[], None], Future[None]]] = SimpleQueue()
+
+    def run(self, errand: Callable[[], None]) -> None:
+        """From a lane: have it done, and wait."""
+        done: Future[None] = Future()
+        self._queue.put((errand, done))
+        done.result()
+
+    def serve(self, until: Callable[[], bool]) -> None:
+        """In the main thread: do what comes."""
+        while not until():
+            try:
+                errand, done = self._queue.get(timeout=0.1)
+            except Empty:
+                continue
+            try:
+                done.set_result(errand())
+            except BaseException as e:
+                done.set_exception(e)
 
 
 @dataclass
@@ -18,6 +45,7 @@ class Lane:
 
     folder: Path
     s3: SeaweedS3
+    errands: Errands
     packed: str = ""
     bucket: str = ""
     options: S3Options = field(init=False)
@@ -41,4 +69,4 @@ class Lane:
         """SIGKILL for the service, and a while without it."""
         self.s3.stop(kill=True)
         time.sleep(away_s)
-        self.s3.restart()
+        self.errands.run(self.s3.restart)

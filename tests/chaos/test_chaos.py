@@ -19,7 +19,7 @@ from rectrain_local.assets.resolve import Binaries
 from rectrain_local.s3 import SeaweedS3
 from tests.chaos import troubles
 from tests.chaos.hunt import Hunt, Trouble, draw
-from tests.chaos.lane import Lane
+from tests.chaos.lane import Errands, Lane
 from tests.chaos.recipe import INTERVAL, Recipe
 from tests.support.trainer import digits
 
@@ -38,10 +38,11 @@ def lanes(tmp_path: Path, binaries: Binaries) -> Iterator[Lanes]:
     opened: list[Lane] = []
 
     def make(count: int) -> list[Lane]:
+        errands = Errands()
         for number in range(count):
             folder = tmp_path / f"lane-{number}"
             folder.mkdir()
-            opened.append(Lane(folder, SeaweedS3(folder / "s3", binaries.weed)))
+            opened.append(Lane(folder, SeaweedS3(folder / "s3", binaries.weed), errands))
             opened[-1].open(digits())
         return opened
 
@@ -69,7 +70,9 @@ def hunt_all(hunts: Sequence[Callable[[Lane], Hunt]], recipe: Recipe, lanes: Seq
             done.append(hunt)
 
     with ThreadPoolExecutor(len(lanes)) as pool:
-        return [hunt for done in pool.map(work, lanes) for hunt in done]
+        working = [pool.submit(work, lane) for lane in lanes]
+        lanes[0].errands.serve(lambda: all(one.done() for one in working))
+        return [hunt for one in working for hunt in one.result()]
 
 
 def table(hunts: Sequence[Hunt]) -> str:
