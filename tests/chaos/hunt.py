@@ -3,15 +3,26 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 from tests.chaos.invariants import broken, resumed_steps
 from tests.chaos.lane import Lane
 from tests.chaos.recipe import INTERVAL, Outcome, Recipe, outcome_of
-from tests.chaos.troubles import BLOWS, REFUSED, WEATHERS, Blow, Scene, Weather, clock_jumps, name_of
+from tests.chaos.troubles import (
+    AT_RANDOM,
+    BLOWS,
+    REFUSED,
+    WEATHERS,
+    Blow,
+    Scene,
+    Weather,
+    clock_jumps,
+    name_of,
+)
 from tests.support.fault_proxy import FaultProxy
 from tests.support.trainer import Ended, Started
 
@@ -20,6 +31,8 @@ PEACEFUL_TRIES = 4
 """Attempts without a blow in which a run must get to its end. A refusal in the wrong moment takes one."""
 LOST_LIMIT = 2 * INTERVAL
 """One interval, and at most another for the snapshot that is on its way to S3 meanwhile."""
+
+Card = TypeVar("Card")
 
 
 @dataclass(frozen=True)
@@ -33,14 +46,27 @@ class Trouble:
         return " + ".join(name_of(t) for t in (self.weather, self.blow) if t)
 
 
-def draw(dice: Random) -> list[Trouble]:
-    """One to four attempts in trouble, at least one of them with a blow or a weather to its end."""
-    troubles = []
-    for _ in range(dice.randint(1, 4)):
-        weather = dice.choice(WEATHERS) if dice.random() < 0.5 else None
-        blow = dice.choice(list(BLOWS)) if weather is None or dice.random() < 0.6 else None
-        troubles.append(Trouble(blow, weather))
-    return troubles
+def plans(seed: int) -> Iterator[list[Trouble]]:
+    """Of run after run, without an end: up to four attempts with a blow, half of them under some weather.
+
+    Some end in a weather alone. All kinds come equally often, but blows at random moments thrice.
+    """
+    dice = Random(seed)
+    blows, weathers = _dealt([*BLOWS, *AT_RANDOM, *AT_RANDOM], dice), _dealt(WEATHERS, dice)
+    while True:
+        plan = [
+            Trouble(next(blows), next(weathers) if dice.random() < 0.5 else None)
+            for _ in range(dice.randint(0, 4))
+        ]
+        if not plan or dice.random() < 0.5:
+            plan.append(Trouble(None, next(weathers)))
+        yield plan
+
+
+def _dealt(cards: Sequence[Card], dice: Random) -> Iterator[Card]:
+    """From a shuffled deck, then from the next one."""
+    while True:
+        yield from dice.sample(cards, len(cards))
 
 
 @dataclass
@@ -70,8 +96,8 @@ class Hunt:
         proxy.start()
         try:
             if self._reaches_its_end(proxy, patience_s):
-                self.broken += broken(self._place, self.recipe, wanted)
                 self._count_lost()
+                self.broken += broken(self._place, self.recipe, wanted)
                 self.broken += [f"{n} steps were lost" for n in self.lost if n > LOST_LIMIT]
         finally:
             self._trainer.close()
@@ -84,6 +110,10 @@ class Hunt:
         ended = self.lane.new_trainer(self.name).run(self.recipe.manifest(self.lane.packed, place.uri, 0))
         assert ended.code == 0, ended.errors
         return outcome_of(place), time.monotonic() - started
+
+    def __str__(self) -> str:
+        met = "; ".join(str(trouble) or "in peace" for trouble, _ in self._ends)
+        return f"{self.name}: {met}: {'BROKEN' if self.broken else 'whole'}"
 
     def _reaches_its_end(self, proxy: FaultProxy, patience_s: float) -> bool:
         for trouble in [*self.troubles, *[Trouble()] * PEACEFUL_TRIES]:

@@ -11,10 +11,10 @@ from tests.support.trainer import Place
 
 def broken(place: Place, recipe: Recipe, wanted: Outcome) -> list[str]:
     """Everything that is wrong with a run that ended."""
-    records = place.records()
+    records, found = place.records(), outcome_of(place)
     return [
-        *_differences(outcome_of(place), wanted),
-        *_holes(outcome_of(place).training, recipe.steps),
+        *_differences(found, wanted),
+        *_holes(found.training, recipe.steps),
         *_damaged(place, place.state()),
         *_unfenced(records),
         *_restarted_elsewhere(place, records),

@@ -187,6 +187,7 @@ BLOWS: Mapping[Blow, frozenset[int]] = {
     a_second_trainer: frozenset(),
 }
 """With the exit codes that an attempt may end with besides 0, if the blow came too late."""
+AT_RANDOM = (sigkill_at_any_time, sigkill_in_training, sigterm_at_any_time)
 
 
 # -- weathers: what an attempt works under
