@@ -18,10 +18,10 @@ from rectrain_local.s3 import SeaweedS3
 from rectrain_trainer.config import resolve
 from rectrain_trainer.model import build_model
 from rectrain_trainer.snapshot_files import load_arrays
-from tests.integration.trainer_run.conftest import Place, Trainer
 from tests.integration.trainer_run.test_refusals import refused
 from tests.integration.trainer_run.test_run import LONG, tmp_job
 from tests.support.plans import make_manifest
+from tests.support.trainer import Place, Trainer
 
 Manifest = Callable[..., dict[str, Any]]
 DIGITS = "0123456789"
