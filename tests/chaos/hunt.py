@@ -15,6 +15,7 @@ from tests.chaos.recipe import INTERVAL, Outcome, Recipe, outcome_of
 from tests.chaos.troubles import (
     AT_RANDOM,
     BLOWS,
+    REFUSALS,
     REFUSED,
     WEATHERS,
     Blow,
@@ -121,7 +122,8 @@ class Hunt:
             ended = self._attempt(trouble, proxy, patience_s)
             self._ends.append((trouble, ended))
             allowed = BLOWS[trouble.blow] if trouble.blow else frozenset()
-            if ended.code not in allowed | {0, REFUSED if trouble.weather else 0}:
+            allowed |= {0, REFUSED} if trouble.weather in REFUSALS else {0}
+            if ended.code not in allowed:
                 self.broken.append(
                     f"attempt {self.attempts} ({trouble}) ended with {ended.code}: {ended.message}"
                 )

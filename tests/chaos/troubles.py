@@ -16,13 +16,13 @@ from typing import Any
 from tests.chaos.lane import Lane
 from tests.support import fault_proxy
 from tests.support.fault_proxy import Effect, FaultProxy
-from tests.support.trainer import Started
+from tests.support.trainer import RUN_DEADLINE_S, Started
 
 GLANCE_S = 0.005
 """How often a run's output is looked at: an evaluation takes some 30 ms."""
 HOUR_S = 3600.0
-REFUSED = 69
-"""The exit code of a service that refuses: in mid-run it may come back."""
+FENCED, REFUSED = 76, 69
+"""Exit codes. After refusals in mid-run, another attempt may find them mended."""
 RECORD = "/log/[0-9]+"
 ATTEMPT = "/attempts/[0-9]+"
 
@@ -51,9 +51,10 @@ class Scene:
         return True
 
     def says(self, words: str, times: int = 1) -> bool:
-        """Wait until its output holds this so often; False when the run ended before."""
+        """Wait until its output holds this so often; False when the run ended before, or hangs."""
+        until = time.monotonic() + RUN_DEADLINE_S
         while len(re.findall(words, self.run.errors())) < times:
-            if self.run.process.poll() is not None:
+            if self.run.process.poll() is not None or time.monotonic() > until:
                 return False
             time.sleep(GLANCE_S)
         return True
@@ -165,7 +166,7 @@ def a_second_trainer(scene: Scene) -> None:
     if scene.says("Checkpoint of step", scene.dice.randint(1, 4)):
         first, scene.run = scene.run, scene.again()
         ended = first.wait()
-        assert ended.code in (76, 0, REFUSED), f"overtaken, it ended with {ended.code}:\n{ended.errors}"
+        assert ended.code in (FENCED, 0, REFUSED), f"overtaken, it ended with {ended.code}:\n{ended.errors}"
 
 
 DEADLY = -signal.SIGKILL
@@ -244,6 +245,10 @@ def clock_jumps(scene: Scene) -> None:
 
 
 ANSWERS_LOST = _requests(fault_proxy.lose_answer, "answer lost", 0.2, method="PUT|POST|DELETE")
+REFUSALS = (
+    _refused(fault_proxy.SKEWED, "RequestTimeTooSkewed"),
+    _refused(fault_proxy.EXPIRED, "ExpiredToken"),
+)
 WEATHERS: tuple[Weather, ...] = (
     _requests(fault_proxy.SLOW_DOWN, "throttled", 0.25),
     _requests(fault_proxy.SERVER_ERROR, "error 500", 0.2),
@@ -251,8 +256,7 @@ WEATHERS: tuple[Weather, ...] = (
     ANSWERS_LOST,
     _requests(fault_proxy.slow(400_000), "slow bodies", 0.5),
     _requests(fault_proxy.truncate, "truncated", 0.2, method="GET"),
-    _refused(fault_proxy.SKEWED, "RequestTimeTooSkewed"),
-    _refused(fault_proxy.EXPIRED, "ExpiredToken"),
+    *REFUSALS,
     an_answer_that_never_comes,
     s3_away,
     s3_killed,
