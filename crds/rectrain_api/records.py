@@ -2,12 +2,14 @@
 
 A run's place is a numbered log; a checkpoint exists when its record does. Taking an attempt number is
 appending an `attempt-start`: an older pod's next append meets it, and that pod is fenced
-(design §5, "The run's place in S3"). The trainer gives `RunLog` a store over S3; tests give it memory.
+(docs/explanation/checkpoints.md). The trainer gives `RunLog` a store over S3; tests give it memory.
+
+A record that somebody deleted or damaged is passed over: what it said is lost, nothing else.
 """
 
-import itertools
+import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol
 
@@ -18,6 +20,11 @@ from rectrain_api.errors import Fenced, InternalError, RunConflict
 from rectrain_api.plan import Identity, RunPlan
 
 LOG_PREFIX = "log/"
+ATTEMPTS_PREFIX = "attempts/"
+_RECORD_KEY = re.compile(r"log/(?!0{8})\d{8}\.json")
+_ATTEMPT_KEY = re.compile(r"attempts/(\d+)/")
+_LARGEST_HOLE = 1000
+"""Missing records in a row; a number farther on is a stray file."""
 UNPRODUCTIVE_LIMIT = 5
 """So many attempts in a row that reached the first step and left no newer checkpoint end the run."""
 
@@ -121,20 +128,66 @@ Record = AttemptStart | AttemptEnd | PlanChange | CheckpointRecord | BestRecord 
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 
 
-def parse_record(data: bytes, key: str) -> Record:
-    """A record from its bytes. Raises RunConflict when it isn't one of ours."""
+@dataclass(frozen=True)
+class Damage:
+    """A record that is gone or can't be read."""
+
+    key: str
+    problem: str
+    """Follows the key in a sentence."""
+
+
+def parse_record(data: bytes, key: str) -> Record | Damage:
+    """A record from its bytes; Damage when they aren't one (truncated, edited).
+
+    Raises RunConflict when a newer version may have written it: its kind, or one of its fields, is unknown.
+    """
     try:
         return _RECORD.validate_json(data)
     except ValidationError as e:
+        first = e.errors()[0]
+        newer = [error for error in e.errors() if error["type"] in ("union_tag_invalid", "extra_forbidden")]
+        if not newer:
+            where = ".".join(map(str, first["loc"][1:]))
+            return Damage(key, f"can't be read ({where + ': ' if where else ''}{first['msg']})")
         raise RunConflict(
             f"{key} in the run's place isn't a record of RecTrain that this version reads "
-            f"({e.errors()[0]['msg']}): give the run a checkpoint.uri of its own."
+            f"({newer[0]['msg']}): give the run a checkpoint.uri of its own."
         ) from e
 
 
 def record_key(number: int) -> str:
     """Key of a record under the run's place; numbers begin at 1."""
     return f"{LOG_PREFIX}{number:08d}.json"
+
+
+def read_records(store: "LogStore", after: int = 0) -> list[Record | Damage]:
+    """Every record beyond the first `after`, in order, with what is damaged in its place.
+
+    Raises RunConflict when a newer version may have written one.
+    """
+    listed = store.list_keys(LOG_PREFIX, record_key(after) if after else "")
+    there = [key for key in listed if _RECORD_KEY.fullmatch(key)]
+    found = dict(zip(there, store.get_all(there), strict=True))
+    entries: list[Record | Damage] = []
+    number = after
+    for key in there:
+        last, number = number, int(key[len(LOG_PREFIX) : -len(".json")])
+        if number - last > _LARGEST_HOLE:
+            raise RunConflict(
+                f"{key} in the run's place is far beyond the record before it ({record_key(last)}): move it "
+                "away, if somebody put it there."
+            )
+        for missing in map(record_key, range(last + 1, number)):
+            data = store.get(missing)  # a list that lags is no hole
+            entries.append(parse_record(data, missing) if data is not None else Damage(missing, "is missing"))
+        entries.append(parse_record(found[key], key))
+    return entries
+
+
+def attempts_with_files(keys: Iterable[str]) -> set[int]:
+    """Attempts that left anything under `ATTEMPTS_PREFIX`."""
+    return {int(match[1]) for match in map(_ATTEMPT_KEY.match, keys) if match}
 
 
 def checkpoint_prefix(attempt: int, step: int) -> str:
@@ -144,7 +197,7 @@ def checkpoint_prefix(attempt: int, step: int) -> str:
 
 def attempt_prefix(attempt: int) -> str:
     """Prefix of everything that one attempt writes."""
-    return f"attempts/{attempt:04d}/"
+    return f"{ATTEMPTS_PREFIX}{attempt:04d}/"
 
 
 @dataclass
@@ -152,6 +205,9 @@ class RunState:
     """What a log says, folded in order. `apply` is the only way it changes."""
 
     records: int = 0
+    """Number of the last record, damaged ones counted."""
+    attempt: int = 0
+    """Number of the newest attempt that any record is of; 0 when there is none."""
     starts: list[AttemptStart] = field(default_factory=list)
     ends: dict[int, AttemptEnd] = field(default_factory=dict)
     checkpoints: list[CheckpointRecord] = field(default_factory=list)
@@ -160,18 +216,19 @@ class RunState:
     best: BestRecord | None = None
     final: FinalRecord | None = None
     epochs: int = 0
+    damaged: list[Damage] = field(default_factory=list)
+    """Records passed over."""
 
-    @property
-    def attempt(self) -> int:
-        """Number of the newest attempt; 0 when there is none."""
-        return self.starts[-1].attempt if self.starts else 0
-
-    def apply(self, record: Record) -> None:
+    def apply(self, record: Record | Damage) -> None:
         """Take the next record into account. Total: an overtaken record changes nothing."""
         self.records += 1
+        if isinstance(record, Damage):
+            self.damaged.append(record)
+            return
+        newer, self.attempt = record.attempt > self.attempt, max(record.attempt, self.attempt)
         match record:
             case AttemptStart():
-                if record.attempt > self.attempt:
+                if newer:
                     self.starts.append(record)
                     self.epochs = (
                         self.epochs or record.epochs
@@ -184,7 +241,8 @@ class RunState:
                 self.checkpoints.append(record)
                 self.checkpointed_attempts.add(record.attempt)
             case BestRecord():
-                if self.best is None or record.accuracy >= self.best.accuracy:
+                kept = self.checkpoint_at(record.prefix) is not None  # else its record is damaged
+                if kept and (self.best is None or record.accuracy >= self.best.accuracy):
                     self.best = record
             case RetireRecord():
                 gone = set(record.prefixes)
@@ -248,8 +306,8 @@ class LogStore(Protocol):
         """Many objects that are there, in order (a long log is read side by side)."""
         ...
 
-    def list_keys(self, prefix: str) -> Sequence[str]:
-        """All keys under a prefix."""
+    def list_keys(self, prefix: str, after: str = "") -> Sequence[str]:
+        """All keys under a prefix, in order; those after `after` if it is given."""
         ...
 
 
@@ -313,12 +371,21 @@ class RunLog:
 
     def read(self) -> RunState:
         """Catch up with the log: read every record after those known. Raises RunConflict."""
-        there = set(self._store.list_keys(LOG_PREFIX))
-        number = self.state.records + 1
-        new = list(itertools.takewhile(there.__contains__, map(record_key, itertools.count(number))))
-        for key, data in zip(new, self._store.get_all(new), strict=True):
-            self.state.apply(parse_record(data, key))
+        self._catch_up()
+        if self.state.records and not self.state.starts:
+            why = "; ".join(f"{d.key} {d.problem}" for d in self.state.damaged[:1])
+            raise RunConflict(
+                f"{self._place} isn't a run of RecTrain: its log holds no attempt-start that can be read"
+                f"{f' ({why})' if why else ''}: give this run a checkpoint.uri of its own."
+            )
         return self.state
+
+    def _catch_up(self) -> set[str]:
+        """Nonces of the records that were read."""
+        new = read_records(self._store, self.state.records)
+        for record in new:
+            self.state.apply(record)
+        return {record.nonce for record in new if not isinstance(record, Damage)}
 
     def start(
         self, plan: RunPlan, *, now: str, job_uid: str, pod_uid: str, check: Callable[[RunState], None]
@@ -332,7 +399,7 @@ class RunLog:
             check_plan(self.state, plan, self._place)
             check(self.state)
             record = AttemptStart(
-                attempt=self.state.attempt + 1,
+                attempt=self._newest_attempt() + 1,
                 time=now,
                 identity=plan.identity,
                 plan_hash=plan.plan_hash(),
@@ -345,9 +412,21 @@ class RunLog:
                 self.attempt = record.attempt
                 return record.attempt
 
+    def _newest_attempt(self) -> int:
+        """While the log is damaged, an attempt whose records are all lost is known by its files alone."""
+        known = self.state.attempt
+        if not self.state.damaged:
+            return known
+        return max({known, *attempts_with_files(self._store.list_keys(ATTEMPTS_PREFIX))})
+
     def append(self, record: Record) -> None:
-        """Append as this attempt. Raises Fenced when a newer attempt has started."""
+        """Append as this attempt. Raises Fenced when a newer attempt has started.
+
+        May be called again with the same record when it is unknown whether it got there.
+        """
         while True:
+            if record.nonce in self._catch_up():  # first, since the next number may be that of a lost record
+                return
             if self.state.attempt > self.attempt:
                 raise Fenced(
                     f"attempt {self.state.attempt} has taken over {self._place}: "
@@ -367,7 +446,7 @@ class RunLog:
             if data is not None:
                 there = parse_record(data, key)
                 self.state.apply(there)
-                return there.nonce == record.nonce
+                return not isinstance(there, Damage) and there.nonce == record.nonce
         raise InternalError(
             f"{self._place}/{key} is said to exist and can't be read: the store isn't consistent."
         )

@@ -61,8 +61,8 @@ class MemoryStore:
         self._reach()
         return [self.objects[key] for key in keys]
 
-    def list_keys(self, prefix: str) -> Sequence[str]:
-        return [info.key for info in self.list_objects(prefix)]
+    def list_keys(self, prefix: str, after: str = "") -> Sequence[str]:
+        return [info.key for info in self.list_objects(prefix) if info.key > after]
 
     def list_objects(self, prefix: str = "") -> Iterator[ObjectInfo]:
         self._reach()

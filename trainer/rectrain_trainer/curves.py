@@ -32,7 +32,7 @@ def rows_of(data: bytes) -> list[Row]:
     for line in data.splitlines():
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if (
             isinstance(row, dict)

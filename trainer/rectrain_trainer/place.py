@@ -82,7 +82,12 @@ def reached_training(store: LogStore, attempt: int) -> bool:
 
 
 def leftovers(keys: Iterable[str], state: RunState, attempt: int) -> list[str]:
-    """Files of older attempts' checkpoints that were never committed, or retired but not deleted. Pure."""
+    """Files of older attempts' checkpoints that were never committed, or retired but not deleted. Pure.
+
+    None while the log is damaged: a record that is lost may be theirs, and may be put back.
+    """
+    if state.damaged:
+        return []
     committed = {c.prefix for c in state.checkpoints}
     gone = []
     for key in keys:

@@ -1,7 +1,6 @@
 """After training: the best weights, evaluated once more, exported, uploaded, and the record that says so.
 
-Called by the run, when the log is the main thread's again. Everything counts from `final` on; the copies at
-best/, export/ and report/ are for people, and are made (again) by whoever finds them missing.
+Called by the run, when the log is the main thread's again. Everything counts from `final` on.
 """
 
 import json
@@ -9,7 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from rectrain_api.plan import RunPlan
 from rectrain_api.records import (
@@ -24,6 +23,7 @@ from rectrain_api.status import Metrics, ModelStatus, Reason
 from rectrain_data.transfer import Store, Upload, sha256_file
 from rectrain_trainer.board import Board
 from rectrain_trainer.config import Recipe
+from rectrain_trainer.copies import REPORT, make_copies
 from rectrain_trainer.curves import Row, evaluations
 from rectrain_trainer.evaluate import EvalSet, evaluate
 from rectrain_trainer.evaluate import Metrics as EvalMetrics
@@ -37,8 +37,6 @@ from rectrain_trainer.snapshot import capture
 from rectrain_trainer.train import progress_of
 
 log = logging.getLogger(__name__)
-
-REPORT: Final = "report/report.json"
 
 
 @dataclass(frozen=True)
@@ -169,20 +167,6 @@ def _ended(state: RunState, attempt: int, final: FinalRecord) -> str:
     if attempt == final.attempt:
         return Reason.COMPLETED
     return state.ends[attempt].reason if attempt in state.ends else "Killed"
-
-
-def make_copies(store: Store, state: RunState, final: FinalRecord) -> None:
-    """The convenience copies, where they are missing or differ."""
-    best = state.checkpoint_at(final.best.prefix) if final.best else None
-    for folder, prefix, files in (
-        ("export", final.export_prefix, final.export_files),
-        ("best", best.prefix if best else "", best.files if best else []),
-    ):
-        for file in files:
-            there = store.head(f"{folder}/{file.name}")
-            if there is None or (there.size, there.sha256) != (file.size, file.sha256):
-                store.copy(f"{prefix}/{file.name}", f"{folder}/{file.name}")
-    store.copy(f"{attempt_prefix(final.attempt)}{REPORT}", REPORT)
 
 
 def show_final(board: Board, final: FinalRecord, steps: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import yaml
 
-from rectrain_api.errors import NoProgress, RectrainError
+from rectrain_api.errors import InputMissing, NoProgress, RectrainError
 from rectrain_api.plan import RunPlan
 from rectrain_api.records import UNPRODUCTIVE_LIMIT, AttemptEnd, RunLog, RunState, check_plan
 from rectrain_api.status import Progress, Reason
@@ -30,6 +30,7 @@ from rectrain_trainer.check import check_data
 from rectrain_trainer.checkpoint import Committer
 from rectrain_trainer.chunks import Chunks
 from rectrain_trainer.config import Recipe
+from rectrain_trainer.copies import lost_export, make_copies
 from rectrain_trainer.device import configure_device, usable_cores
 from rectrain_trainer.devices import describe_devices
 from rectrain_trainer.environment import PodEnvironment
@@ -92,7 +93,7 @@ class Run:
         self.interrupt.check()
         state = self._look(run_log)
         done = state.final is not None and state.final.epochs >= self.plan.training.epochs
-        if done and until != "checked":
+        if done and until != "checked" and self._export_is_there(state):
             return self._already_complete(state)
         if until == "looked":
             return Outcome(Reason.CHECKED, WAITING)
@@ -155,6 +156,12 @@ class Run:
         """Whose place it is, and how far it got."""
         state = run_log.read()
         self.board.say("")
+        for damage in state.damaged:
+            log.warning(
+                "%s %s: what that record said is lost; the run goes on with the others.",
+                self._store.uri_of(damage.key),
+                damage.problem,
+            )
         check_plan(state, self.plan, self._store.uri)
         self._refuse_unproductive(state)
         self.board.update(attempt=state.attempt + 1, progress=self._progress_so_far(state))
@@ -188,8 +195,26 @@ class Run:
                 "give the pod more memory, or choose another checkpoint.uri."
             )
 
+    def _export_is_there(self, state: RunState) -> bool:
+        """Whether a finished run still has its model; else it is exported once more, and nothing trained.
+
+        Raises InputMissing when fewer epochs are asked for than the checkpoints have.
+        """
+        final = state.final
+        assert final is not None
+        lost = lost_export(self._store, final)
+        if lost is None:
+            return True
+        if final.epochs > self.plan.training.epochs:
+            raise InputMissing(
+                f"{self._store.uri} holds this run, finished after {final.epochs} epochs, but its exported "
+                f"model is gone ({lost}): set training.epochs to {final.epochs} to have it exported again."
+            )
+        log.warning("The run is finished, but its exported model is gone (%s): it is exported again.", lost)
+        return False
+
     def _already_complete(self, state: RunState) -> Outcome:
-        from rectrain_trainer.publish import make_copies, show_final
+        from rectrain_trainer.publish import show_final
 
         final = state.final
         assert final is not None

@@ -182,9 +182,8 @@ class Store:
 
     # -- listing
 
-    def list_objects(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Objects under a prefix (whole folders), in key order."""
-        after: str | None = None
+    def list_objects(self, prefix: str = "", after: str | None = None) -> Iterator[ObjectInfo]:
+        """Objects under a prefix (whole folders), in key order; those after a key if one is given."""
         while True:
             page = self._run(prefix, partial(self._list_page, prefix, after))
             yield from page
@@ -192,9 +191,9 @@ class Store:
                 return
             after = page[-1].key
 
-    def list_keys(self, prefix: str) -> Sequence[str]:
-        """All keys under a prefix."""
-        return [info.key for info in self.list_objects(prefix)]
+    def list_keys(self, prefix: str, after: str = "") -> Sequence[str]:
+        """All keys under a prefix, in order; those after `after` if it is given."""
+        return [info.key for info in self.list_objects(prefix, after or None)]
 
     def _list_page(self, prefix: str, after: str | None) -> list[ObjectInfo]:
         """One request's worth, so that a failure in the middle of a long list repeats one page only."""

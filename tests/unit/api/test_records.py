@@ -1,6 +1,7 @@
 """The log of a run: what follows from its records, and who may append to it."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from rectrain_api.records import (
     AttemptStart,
     BestRecord,
     CheckpointRecord,
+    Damage,
     FinalRecord,
     RetireRecord,
     RunLog,
@@ -122,6 +124,136 @@ def test_something_else_in_the_log_is_refused() -> None:
         RunLog(store, PLACE).read()
 
 
+def put(store: MemoryStore, number: int, record: Any) -> None:
+    store.objects[record_key(number)] = record.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+DAMAGES = [
+    pytest.param(None, "is missing", id="missing"),
+    pytest.param(b"", r"can't be read \(Invalid JSON", id="empty"),
+    pytest.param(b'{"kind":"checkpoint","pref', r"can't be read \(Invalid JSON", id="truncated"),
+    pytest.param(b"\x00\xff", r"can't be read \(Invalid JSON", id="other-bytes"),
+    pytest.param(b"{}", "can't be read", id="no-kind"),
+    pytest.param(
+        b'{"kind":"checkpoint","attempt":"x","time":"t"}', r"can't be read \(attempt: ", id="edited"
+    ),
+]
+
+
+class TestDamage:
+    """What a damaged record said is lost, nothing else."""
+
+    def log(self, data: bytes | None) -> MemoryStore:
+        """Attempts 1 and 2 with checkpoints; record 3, the checkpoint of step 10, is damaged."""
+        store = MemoryStore()
+        records = [started(1), checkpoint(1, 5), checkpoint(1, 10), started(2), checkpoint(2, 15)]
+        for number, record in enumerate(records, 1):
+            put(store, number, record)
+        if data is None:
+            del store.objects[record_key(3)]
+        else:
+            store.objects[record_key(3)] = data
+        return store
+
+    @pytest.mark.parametrize(("data", "problem"), DAMAGES)
+    def test_a_damaged_record_is_named_and_passed_over(self, data: bytes | None, problem: str) -> None:
+        store = self.log(data)
+        log = RunLog(store, PLACE)
+        assert start(log) == 3
+        assert [c.step for c in log.state.checkpoints] == [5, 15]
+        [damage] = log.state.damaged
+        assert damage.key == record_key(3)
+        assert re.match(problem, damage.problem)
+        assert record_key(6) in store.objects, "the log goes on after the highest number"
+
+    def test_one_that_a_newer_version_may_have_written_is_refused(self) -> None:
+        for data in (b'{"kind":"from-the-future"}', b'{"kind":"attempt-end","attempt":1,"x":1}'):
+            with pytest.raises(
+                RunConflict, match=r"log/00000003.json .*isn't a record of RecTrain that this"
+            ):
+                RunLog(self.log(data), PLACE).read()
+
+    def test_a_log_without_one_readable_start_is_no_run_of_ours(self) -> None:
+        store = MemoryStore()
+        put(store, 2, checkpoint(1, 5))
+        with pytest.raises(RunConflict, match=r"no attempt-start .*00000001.json is missing.* of its own"):
+            RunLog(store, PLACE).read()
+
+    def test_a_record_far_beyond_the_log_is_no_hole(self) -> None:
+        store = self.log(b"")
+        put(store, 90_000_000, checkpoint(1, 5))
+        with pytest.raises(RunConflict, match=r"log/90000000.json .* far beyond .*log/00000005.json"):
+            RunLog(store, PLACE).read()
+
+    def test_other_files_beside_the_log_are_nothing(self) -> None:
+        store = self.log(b"")
+        for key in ("log/00000000.json", "log/00000007.json.bak", "log/notes.txt"):
+            store.objects[key] = b"mine"
+        assert RunLog(store, PLACE).read().records == 5
+
+    def test_an_attempt_whose_start_is_lost_keeps_its_number(self) -> None:
+        store = MemoryStore()
+        for number, record in enumerate([started(1), started(2), checkpoint(2, 5)], 1):
+            put(store, number, record)
+        del store.objects[record_key(2)]
+        assert start(RunLog(store, PLACE)) == 3
+
+    def test_an_attempt_of_which_files_alone_are_left_keeps_its_number(self) -> None:
+        store = self.log(b"")
+        del store.objects[record_key(4)]
+        store.objects[record_key(5)] = b"{"
+        store.objects["attempts/0002/log/000001.txt"] = b"said"
+        assert start(RunLog(store, PLACE)) == 3
+
+    def test_a_stale_pod_writes_into_no_hole(self) -> None:
+        """Else it would never meet the start that fences it."""
+        store = MemoryStore()
+        old, new = RunLog(store, PLACE), RunLog(store, PLACE)
+        start(old)
+        start(new)
+        new.append(checkpoint(2, 5))
+        del store.objects[record_key(2)]
+        with pytest.raises(Fenced, match="attempt 2 has taken over"):
+            old.append(checkpoint(1, 5))
+        assert record_key(2) not in store.objects
+
+    def test_a_damaged_record_in_the_way_of_the_next_is_stepped_over(self) -> None:
+        store = MemoryStore()
+        log = RunLog(store, PLACE)
+        start(log)
+        store.before_create = lambda: store.objects.__setitem__(record_key(2), b"{")
+        log.append(checkpoint(1, 5))
+        assert [d.key for d in log.state.damaged] == [record_key(2)]
+        assert [c.step for c in RunLog(store, PLACE).read().checkpoints] == [5]
+
+    def test_a_record_that_a_list_lags_behind_is_no_hole(self) -> None:
+        class Lagging(MemoryStore):
+            def list_keys(self, prefix: str, after: str = "") -> list[str]:
+                return [key for key in super().list_keys(prefix, after) if key != record_key(2)]
+
+        store = Lagging()
+        for number, record in enumerate([started(1), checkpoint(1, 5), end(1)], 1):
+            put(store, number, record)
+        state = RunLog(store, PLACE).read()
+        assert ([c.step for c in state.checkpoints], state.damaged) == ([5], [])
+
+    def test_a_best_whose_checkpoint_is_lost_makes_room(self) -> None:
+        """A record without weights must keep no later best away."""
+        best = BestRecord(attempt=1, time="t", accuracy=0.9, step=5, epoch=1, prefix=checkpoint_prefix(1, 5))
+        assert state_of(started(1), Damage(record_key(2), "is missing"), best).best is None
+
+
+def test_an_append_whose_answer_got_lost_for_good_may_be_made_again() -> None:
+    store = MemoryStore()
+    log = RunLog(store, PLACE)
+    start(log)
+    record = checkpoint(1, 5)
+    put(store, 2, record)
+    log.append(record)
+    assert len(store.list_keys("log/")) == 2
+    assert [c.step for c in log.state.checkpoints] == [5]
+
+
 def test_records_read_back_what_they_wrote() -> None:
     file = StoredFile(name="a", size=3, sha256="00")
     record = checkpoint(3, 7).model_copy(update={"files": [file], "accuracy": 0.5})
@@ -198,14 +330,16 @@ class TestRetention:
         gone = RetireRecord(attempt=1, time="t", prefixes=[checkpoint_prefix(1, 10)])
         state = state_of(checkpoint(1, 10), best(0.9, 10), gone)
         assert state.best is None
+        state.apply(checkpoint(1, 20))
         state.apply(best(0.5, 20))
         assert state.best is not None
         assert state.best.step == 20
 
     def test_a_worse_best_changes_nothing(self) -> None:
-        good = BestRecord(attempt=1, time="t", accuracy=0.9, step=5, epoch=1, prefix="a")
-        bad = good.model_copy(update={"accuracy": 0.1, "prefix": "b"})
-        assert state_of(good, bad).best == good
+        prefixes = checkpoint_prefix(1, 5), checkpoint_prefix(1, 10)
+        good = BestRecord(attempt=1, time="t", accuracy=0.9, step=5, epoch=1, prefix=prefixes[0])
+        bad = good.model_copy(update={"accuracy": 0.1, "prefix": prefixes[1]})
+        assert state_of(checkpoint(1, 5), good, checkpoint(1, 10), bad).best == good
 
 
 def end(attempt: int, reason: str = "InternalError", *, reached: bool = True) -> AttemptEnd:

@@ -17,7 +17,7 @@ from rectrain_api.errors import (
 )
 from rectrain_api.exit_codes import outcome_of
 from rectrain_api.plan import CheckpointInterval, EvalInterval, RunPlan
-from rectrain_api.records import CheckpointRecord, RunState, checkpoint_prefix
+from rectrain_api.records import CheckpointRecord, Damage, RunState, checkpoint_prefix, record_key
 from rectrain_api.report import Stage, TerminationResult
 from rectrain_trainer.board import Board
 from rectrain_trainer.child import _meant
@@ -132,6 +132,8 @@ def test_leftovers_are_older_attempts_uncommitted_checkpoints() -> None:
         "attempts/readme.txt",
     ]
     assert leftovers(keys, state, attempt=2) == ["attempts/0001/step-000015/model.pdparams"]
+    state.apply(Damage(record_key(2), "is missing"))
+    assert leftovers(keys, state, attempt=2) == [], "the lost record may be theirs"
 
 
 class TestDisk:
@@ -231,6 +233,22 @@ def test_a_curve_has_every_step_once() -> None:
 def test_what_is_no_row_is_passed_over() -> None:
     chunk = b'{"kind":"train","step":1}\n[]\n{"kind":"eval","step":"5"}\n{"kind":"eval","step":5}\ncut off'
     assert rows_of(chunk) == [{"kind": "train", "step": 1}, {"kind": "eval", "step": 5}]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b'{"kind":"eval","st', id="truncated"),
+        pytest.param(b"\xff\x00", id="other-bytes"),
+        pytest.param(b"[1, 2]", id="no-row"),
+        pytest.param(b'{"kind":"eval","step":"3"}', id="edited"),
+        pytest.param(b"[" * 100_000, id="nested"),
+    ],
+)
+def test_damaged_metrics_lose_their_own_rows_only(damage: bytes) -> None:
+    row = b'{"kind":"eval","step":5}'
+    assert rows_of(b"\n".join([row, damage])) == [{"kind": "eval", "step": 5}]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,6 +48,7 @@ class Bench:
         save_snapshot(
             folder, Snapshot({"w": array}, {"m": array}, {}, Position(0, step, step), RunShape(0, 16, 100, 1))
         )
+        (folder / "config.yml").write_text("plan: {}")
         if version is not None:
             state = json.loads((folder / "state.json").read_text()) | {"version": version}
             (folder / "state.json").write_text(json.dumps(state))
@@ -90,6 +92,40 @@ def test_a_run_without_a_checkpoint_starts_at_the_beginning(bench: Bench) -> Non
 def test_a_damaged_one_is_passed_over_and_retired(bench: Bench) -> None:
     bench.commit(5)
     bench.damage(bench.commit(10))
+    assert bench.found() == 5
+    assert bench.kept() == [5]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
+    "missing": lambda _: None,
+    "empty": lambda _: b"",
+    "truncated": lambda data: data[:-1],
+    "edited": lambda data: data[:-2] + bytes([data[-2] ^ 1]) + data[-1:],
+}
+
+
+@pytest.mark.parametrize("file", ["model.pdparams", "model.pdopt", "state.json", "config.yml"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_of_every_kind_to_every_file_costs_that_one(bench: Bench, file: str, damage: str) -> None:
+    bench.commit(5)
+    key = f"{bench.commit(10).prefix}/{file}"
+    damaged = DAMAGES[damage](bench.store.objects.pop(key))
+    if damaged is not None:
+        bench.store.objects[key] = damaged
+    assert bench.found() == 5
+    assert bench.kept() == [5]
+
+
+def test_one_whose_whole_prefix_is_gone_is_passed_over(bench: Bench) -> None:
+    bench.commit(5)
+    bench.store.delete(bench.store.list_keys(f"{bench.commit(10).prefix}/"))
+    assert bench.found() == 5
+
+
+def test_files_that_do_not_belong_to_it_are_nothing(bench: Bench) -> None:
+    record = bench.commit(5)
+    for name in ("notes.txt", "model.pdparams.bak", "deeper/model.pdparams"):
+        bench.store.objects[f"{record.prefix}/{name}"] = b"mine"
     assert bench.found() == 5
     assert bench.kept() == [5]
 
