@@ -311,6 +311,17 @@ class LogStore(Protocol):
         ...
 
 
+def check_ours(state: RunState, place: str) -> None:
+    """Refuse a log that nobody can tell the owner of. Raises RunConflict."""
+    if state.starts or not state.records:
+        return
+    why = f" ({state.damaged[0].key} {state.damaged[0].problem})" if state.damaged else ""
+    raise RunConflict(
+        f"{place} isn't a run of RecTrain: its log holds no attempt-start that can be read{why}: "
+        "give this run a checkpoint.uri of its own."
+    )
+
+
 def check_plan(state: RunState, plan: RunPlan, place: str) -> None:
     """Refuse a place that isn't this run's. Raises RunConflict naming the owner or the difference."""
     if not state.starts:
@@ -372,12 +383,7 @@ class RunLog:
     def read(self) -> RunState:
         """Catch up with the log: read every record after those known. Raises RunConflict."""
         self._catch_up()
-        if self.state.records and not self.state.starts:
-            why = "; ".join(f"{d.key} {d.problem}" for d in self.state.damaged[:1])
-            raise RunConflict(
-                f"{self._place} isn't a run of RecTrain: its log holds no attempt-start that can be read"
-                f"{f' ({why})' if why else ''}: give this run a checkpoint.uri of its own."
-            )
+        check_ours(self.state, self._place)
         return self.state
 
     def _catch_up(self) -> set[str]:

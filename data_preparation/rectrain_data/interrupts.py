@@ -22,7 +22,8 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.status = 128 + signal.SIGINT
-        self._asked = False
+        self.asked = False
+        """For threads, which no exception reaches."""
 
     def install(self) -> None:
         """From now on; what the parent ignores (nohup) stays ignored."""
@@ -35,8 +36,8 @@ class Interrupts:
                 signal.signal(signum, self._on_signal)
 
     def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
-        if not self._asked:
-            self._asked, self.status = True, 128 + signum
+        if not self.asked:
+            self.asked, self.status = True, 128 + signum
             raise KeyboardInterrupt
 
 

@@ -1,4 +1,5 @@
-"""`rectrain-trainer`: run a job (in a pod, or a manifest on a laptop), or read images with its model.
+"""`rectrain-trainer`: run a job (in a pod, or a manifest on a laptop), read images with its model, or look
+into its checkpoints (`rectrain_trainer.checkpoints`).
 
 The pod's command is `rectrain-trainer run --plan /etc/rectrain/plan/run.json`. Imports stay light: what
 needs Paddle is imported by the child, or when it is used.
@@ -14,12 +15,13 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from rectrain_api.errors import DatasetInvalid, InternalError, RectrainError, UsageError
+from rectrain_api.errors import DatasetInvalid, RectrainError, UsageError
 from rectrain_api.exit_codes import EX_USAGE, outcome_of
 from rectrain_api.plan import RunPlan
 from rectrain_api.report import TerminationResult
-from rectrain_data.transfer.files import local_error
+from rectrain_trainer import checkpoints
 from rectrain_trainer.child import read_plan
+from rectrain_trainer.complaint import complain, meant
 from rectrain_trainer.console import set_up_logging
 from rectrain_trainer.environment import PodEnvironment, ensure_home, laptop_work_dir
 from rectrain_trainer.flight import FlightRecorder
@@ -38,6 +40,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(checkpoints.app, name="checkpoints")
 Debug = Annotated[bool, typer.Option("--debug", help="Say more, with tracebacks.")]
 
 
@@ -85,10 +88,10 @@ def _supervised(
     try:
         result = _run(file, plan, work_dir or pod.work_dir, pod.seat, ["--debug"] if debug else [], until)
     except Exception as e:
-        error = _meant(e)
+        error = meant(e)
         row = outcome_of(error)
         result = TerminationResult(exit_code=row.exit_code, reason=row.reason, message=str(error))
-        _complain(error, debug)
+        complain(error, debug)
     if pod.termination_log:
         try:
             pod.termination_log.write_text(result.to_termination_message(), encoding="utf-8")
@@ -167,8 +170,8 @@ def predict(
     try:
         _predict(model, images, as_json)
     except Exception as e:
-        error = _meant(e)
-        _complain(error, debug)
+        error = meant(e)
+        complain(error, debug)
         raise typer.Exit(outcome_of(error).exit_code) from None
 
 
@@ -200,23 +203,6 @@ def _predict(model: str, images: list[Path], as_json: bool) -> None:
         return
     for prediction in found:
         typer.echo(f"{prediction.path}\t{prediction.text}\t{prediction.confidence:.3f}")
-
-
-def _meant(error: Exception) -> RectrainError:
-    """Any error as one of ours, for the table and for a sentence."""
-    if isinstance(error, RectrainError):
-        return error
-    if isinstance(error, OSError) and isinstance(error.filename, str):
-        meant = local_error(error, Path(error.filename))
-    else:
-        said = f"{type(error).__name__}: {error}"
-        meant = InternalError(f"An error of the trainer's own: {said}; --debug shows where.")
-    meant.__cause__ = error
-    return meant
-
-
-def _complain(error: RectrainError, debug: bool) -> None:
-    log.error("%s", error, exc_info=error if debug else None)
 
 
 def main() -> None:

@@ -1,0 +1,156 @@
+"""The commands themselves. S3 is reached with the AWS_* names of the environment, or an AWS profile.
+
+Data goes to stdout, progress and messages to stderr.
+"""
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rectrain_api.base import ApiModel
+from rectrain_api.errors import DatasetInvalid
+from rectrain_api.exit_codes import outcome_of
+from rectrain_data.console import human, progress, say_retry
+from rectrain_data.interrupts import Interrupts
+from rectrain_data.transfer import S3Options, Store
+from rectrain_trainer.checkpoints import pull as pulling
+from rectrain_trainer.checkpoints import verify as verifying
+from rectrain_trainer.checkpoints.listing import listing_of, read_run
+from rectrain_trainer.checkpoints.tables import show
+from rectrain_trainer.complaint import complain, meant
+from rectrain_trainer.console import set_up_logging
+from rectrain_trainer.place import open_place, reached_training
+from rectrain_trainer.supervisor import unblock_signals
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(
+    help="Look into a run's place in S3: list it, verify every byte, download a checkpoint.",
+    no_args_is_help=True,
+)
+Uri = Annotated[str, typer.Argument(help="The run's place (checkpoint.uri), such as s3://bucket/runs/x.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Say more, with tracebacks.")]
+
+
+@app.command()
+def ls(uri: Uri, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Say what the run's log says: attempts, checkpoints, which is best, what came out of it."""
+    with _told(debug):
+        store = _open(uri)
+        records, state = read_run(store)
+        listing = listing_of(store.uri, records, state, partial(reached_training, store))
+        if as_json:
+            _print_json(listing)
+        else:
+            show(listing)
+
+
+@app.command()
+def verify(uri: Uri, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Read every byte of every checkpoint and of the exported model. Exit 65 if anything is damaged."""
+    with _told(debug) as interrupts:
+        store = _open(uri)
+        _, state = read_run(store)
+        items = verifying.items_of(state)
+        with progress("Verifying", sum(item.file.size for item in items), unit="bytes") as advance:
+            found = verifying.verify(store, state, items, _until_interrupted(advance, interrupts))
+        if as_json:
+            _print_json(found)
+        else:
+            for line in _told_of(found):
+                typer.echo(line)
+        if not found.whole:
+            raise DatasetInvalid(_verdict(found))
+
+
+@app.command()
+def pull(
+    uri: Uri,
+    dest: Annotated[
+        Path | None, typer.Argument(help="Folder to make; by default named after run and step.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option("--checkpoint", help="best, latest or a step; by default the best, else the latest."),
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Download one checkpoint, checked; its folder appears when it is whole."""
+    with _told(debug):
+        store = _open(uri)
+        _, state = read_run(store)
+        record = pulling.choose(state, checkpoint, store.uri)
+        folder = dest or pulling.default_folder(state, record)
+        with progress(f"Downloading step {record.step}", record.bytes, unit="bytes") as advance:
+            pulled = pulling.pull(store, record, folder, advance)
+        if as_json:
+            _print_json(pulled)
+            return
+        accuracy = "" if pulled.accuracy is None else f", accuracy {pulled.accuracy:.1%}"
+        what = f"step {pulled.step} (epoch {pulled.epoch}{accuracy})"
+        typer.echo(f"{pulled.folder} holds {what}, {human(pulled.bytes)}.")
+        typer.echo(f"PaddleOCR's own tools load it with -o Global.pretrained_model={pulled.pretrained_model}")
+
+
+def _open(uri: str) -> Store:
+    return open_place(uri, S3Options.from_environment(), say_retry)
+
+
+def _until_interrupted(advance: Callable[[int], None], interrupts: Interrupts) -> Callable[[int], None]:
+    """Ends the threads that read: a large file takes its time."""
+
+    def told(amount: int) -> None:
+        if interrupts.asked:
+            raise KeyboardInterrupt
+        advance(amount)
+
+    return told
+
+
+def _told_of(found: verifying.Verification) -> Iterator[str]:
+    for problem in found.problems:
+        of = "the exported model" if problem.checkpoint is None else f"step {problem.checkpoint}"
+        yield f"{of}\t{problem.file} {problem.problem}"
+    for row in found.damaged:
+        yield f"log\t{row.record} {row.problem}"
+    if found.whole:
+        yield f"All {found.files} files of {found.place} are whole ({human(found.bytes)})."
+    yield found.resume
+
+
+def _verdict(found: verifying.Verification) -> str:
+    files = f"{len(found.problems)} of {found.files} files" if found.problems else ""
+    records = f"{len(found.damaged)} record(s) of the log" if found.damaged else ""
+    return f"{' and '.join(filter(None, (files, records)))} of {found.place} are damaged or missing."
+
+
+def _print_json(document: ApiModel) -> None:
+    typer.echo(json.dumps(document.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False))
+
+
+@contextlib.contextmanager
+def _told(debug: bool) -> Iterator[Interrupts]:
+    """Whatever goes wrong within ends in one sentence and its exit code."""
+    set_up_logging(debug=debug)
+    interrupts = Interrupts()
+    interrupts.install()
+    unblock_signals()
+    try:
+        yield interrupts
+    except KeyboardInterrupt:
+        log.error("Interrupted: nothing that looks whole and isn't was left behind.")
+        raise typer.Exit(interrupts.status) from None
+    except BrokenPipeError:
+        raise
+    except Exception as e:
+        error = meant(e)
+        complain(error, debug)
+        raise typer.Exit(outcome_of(error).exit_code) from None
