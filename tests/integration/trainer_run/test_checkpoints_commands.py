@@ -107,7 +107,7 @@ def test_ls_in_a_pipe_is_plain_and_cuts_nothing(command: Command, finished: Plac
     assert "\x1b" not in done.stdout
     lines = done.stdout.splitlines()
     assert f"place    {finished.uri}" in [line.rstrip() for line in lines]
-    [header] = [line for line in lines if line.startswith("no.")]
+    [header] = [line for line in lines if line.startswith("#")]
     assert header.split() == ["no.", "started", "(UTC)", "ended", "(UTC)", "end", "trained", "checkpoints"]
     [newest] = [line for line in lines if "newest" in line]
     assert newest.split()[:2] == ["6", "2"]

@@ -121,7 +121,7 @@ def _told_of(found: verifying.Verification) -> Iterator[str]:
         yield f"{of}\t{problem.file} {problem.problem}"
     for row in found.damaged:
         yield f"log\t{row.record} {row.problem}"
-    if found.whole:
+    if not found.problems:
         yield f"All {found.files} files of {found.place} are whole ({human(found.bytes)})."
     yield found.resume
 

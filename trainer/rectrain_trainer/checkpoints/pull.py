@@ -72,9 +72,10 @@ def pull(store: Store, record: CheckpointRecord, folder: Path, progress: Callabl
         try:
             store.download_all([Download(k, p, f.size, f.sha256) for k, p, f in files], progress=progress)
         except (Corrupt, InputMissing) as e:
+            why = str(e).rpartition(": ")[0]
             raise DatasetInvalid(
-                f"The checkpoint of step {record.step} is damaged ({str(e).rpartition(': ')[0]}): name another "
-                f"with --checkpoint; rectrain-trainer checkpoints verify {store.uri} says which are whole."
+                f"The checkpoint of step {record.step} is damaged ({why}): name another with --checkpoint; "
+                f"rectrain-trainer checkpoints verify {store.uri} says which are whole."
             ) from e
     return Pulled(
         folder=str(folder),

@@ -26,17 +26,28 @@ _PIPE_WIDTH: Final = 10_000
 def show(listing: Listing) -> None:
     """Print it to stdout."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    console.print(_table((), _facts(listing)))
+    for name, value in _facts(listing):
+        _line(console, f"{name:<9}{value}")
     for title, columns, rows in _sections(listing):
         console.print()
-        console.print(Text(title, style="bold"))
+        _line(console, title, style="bold")
         console.print(_table(columns, rows))
+    if listing.damaged:
+        console.print()
+        _line(console, "Damaged records: what they said is lost", style="bold")
+        for row in listing.damaged:
+            _line(console, f"{row.record} {row.problem}")
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    """A line that the terminal itself wraps, so that a URI can be copied."""
+    console.print(Text(_printable(text), style=style), soft_wrap=True)
 
 
 def _sections(listing: Listing) -> Iterator[tuple[str, Sequence[str], list[list[str]]]]:
     yield (
         "Attempts",
-        ("no.", "started (UTC)", "ended (UTC)", "end", "trained", "checkpoints"),
+        ("#", "started (UTC)", "ended (UTC)", "end", "trained", "checkpoints"),
         [_attempt(row) for row in listing.attempts],
     )
     if listing.checkpoints:
@@ -48,31 +59,28 @@ def _sections(listing: Listing) -> Iterator[tuple[str, Sequence[str], list[list[
     if listing.plan_changes:
         rows = [[str(c.step), _time(c.time), f"{c.was} → {c.epochs}"] for c in listing.plan_changes]
         yield "Changes of the plan", ("step", "time (UTC)", "epochs"), rows
-    if listing.damaged:
-        rows = [[row.record, row.problem] for row in listing.damaged]
-        yield "Damaged records: what they said is lost", ("record", ""), rows
 
 
-def _facts(listing: Listing) -> list[list[str]]:
+def _facts(listing: Listing) -> list[tuple[str, str]]:
     plan, final = listing.plan, listing.final
+    training = (
+        f"{listing.epochs} epochs, batch size {_of(plan, 'training', 'batchSize')}, "
+        f"learning rate {_of(plan, 'training', 'learningRate')}, seed {_of(plan, 'training', 'seed')}"
+    )
     facts = [
-        ["run", listing.run],
-        ["place", listing.place],
-        ["model", _of(plan, "model", "preset")],
-        ["data", _of(plan, "data", "train")],
-        [
-            "training",
-            f"{listing.epochs} epochs, batch size {_of(plan, 'training', 'batchSize')}, "
-            f"learning rate {_of(plan, 'training', 'learningRate')}, seed {_of(plan, 'training', 'seed')}",
-        ],
-        ["state", _WORDS.get(listing.state, f"stopped ({listing.state})")],
+        ("run", listing.run),
+        ("place", listing.place),
+        ("model", _of(plan, "model", "preset")),
+        ("data", _of(plan, "data", "train")),
+        ("training", training),
+        ("state", _WORDS.get(listing.state, f"stopped ({listing.state})")),
     ]
     if final:
         metrics = ", ".join(f"{name} {_number(value)}" for name, value in final.metrics.items())
         facts += [
-            ["finished", f"{_time(final.time)} UTC by attempt {final.attempt}, step {final.step}"],
-            ["export", final.export],
-            ["metrics", metrics],
+            ("finished", f"{_time(final.time)} UTC by attempt {final.attempt}, step {final.step}"),
+            ("export", final.export),
+            ("metrics", metrics),
         ]
     return facts
 
@@ -105,8 +113,8 @@ def _checkpoint(row: CheckpointRow) -> list[str]:
 
 def _table(columns: Sequence[str], rows: list[list[str]]) -> Table:
     """A table without lines; on a narrow terminal its cells are folded, never cut."""
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=bool(columns))
-    for name in columns or ["", ""]:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(Text(_printable(cell), overflow="fold") for cell in row))
