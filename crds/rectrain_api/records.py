@@ -9,7 +9,7 @@ A record that somebody deleted or damaged is passed over: what it said is lost, 
 
 import re
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol
 
@@ -20,9 +20,7 @@ from rectrain_api.errors import Fenced, InternalError, RunConflict
 from rectrain_api.plan import Identity, RunPlan
 
 LOG_PREFIX = "log/"
-ATTEMPTS_PREFIX = "attempts/"
 _RECORD_KEY = re.compile(r"log/(?!0{8})\d{8}\.json")
-_ATTEMPT_KEY = re.compile(r"attempts/(\d+)/")
 _LARGEST_HOLE = 1000
 """Missing records in a row; a number farther on is a stray file."""
 UNPRODUCTIVE_LIMIT = 5
@@ -185,11 +183,6 @@ def read_records(store: "LogStore", after: int = 0) -> list[Record | Damage]:
     return entries
 
 
-def attempts_with_files(keys: Iterable[str]) -> set[int]:
-    """Attempts that left anything under `ATTEMPTS_PREFIX`."""
-    return {int(match[1]) for match in map(_ATTEMPT_KEY.match, keys) if match}
-
-
 def checkpoint_prefix(attempt: int, step: int) -> str:
     """Prefix of a checkpoint's files: never written twice, since it holds the attempt."""
     return f"{attempt_prefix(attempt)}step-{step:06d}"
@@ -197,7 +190,7 @@ def checkpoint_prefix(attempt: int, step: int) -> str:
 
 def attempt_prefix(attempt: int) -> str:
     """Prefix of everything that one attempt writes."""
-    return f"{ATTEMPTS_PREFIX}{attempt:04d}/"
+    return f"attempts/{attempt:04d}/"
 
 
 @dataclass
@@ -213,18 +206,33 @@ class RunState:
     checkpoints: list[CheckpointRecord] = field(default_factory=list)
     """Committed and not retired, oldest first."""
     checkpointed_attempts: set[int] = field(default_factory=set)
-    best: BestRecord | None = None
+    bests: list[BestRecord] = field(default_factory=list)
+    """Of checkpoints that are kept."""
     final: FinalRecord | None = None
     epochs: int = 0
     damaged: list[Damage] = field(default_factory=list)
     """Records passed over."""
+    _damaged_since: int = 0
+    """Those after the newest record that can be read."""
+
+    @property
+    def next_attempt(self) -> int:
+        """A number that no attempt has had: every damaged record may have been an attempt-start."""
+        return self.attempt + self._damaged_since + 1
+
+    @property
+    def best(self) -> BestRecord | None:
+        """The best evaluation whose weights are kept; the newer of two equals."""
+        return max(reversed(self.bests), key=lambda b: b.accuracy, default=None)
 
     def apply(self, record: Record | Damage) -> None:
         """Take the next record into account. Total: an overtaken record changes nothing."""
         self.records += 1
         if isinstance(record, Damage):
             self.damaged.append(record)
+            self._damaged_since += 1
             return
+        self._damaged_since = 0
         newer, self.attempt = record.attempt > self.attempt, max(record.attempt, self.attempt)
         match record:
             case AttemptStart():
@@ -241,14 +249,12 @@ class RunState:
                 self.checkpoints.append(record)
                 self.checkpointed_attempts.add(record.attempt)
             case BestRecord():
-                kept = self.checkpoint_at(record.prefix) is not None  # else its record is damaged
-                if kept and (self.best is None or record.accuracy >= self.best.accuracy):
-                    self.best = record
+                if self.checkpoint_at(record.prefix) is not None:  # else its record is damaged
+                    self.bests.append(record)
             case RetireRecord():
                 gone = set(record.prefixes)
                 self.checkpoints = [c for c in self.checkpoints if c.prefix not in gone]
-                if self.best is not None and self.best.prefix in gone:
-                    self.best = None  # it was damaged: retention never retires the best
+                self.bests = [b for b in self.bests if b.prefix not in gone]
             case FinalRecord():
                 self.final = record
 
@@ -405,7 +411,7 @@ class RunLog:
             check_plan(self.state, plan, self._place)
             check(self.state)
             record = AttemptStart(
-                attempt=self._newest_attempt() + 1,
+                attempt=self.state.next_attempt,
                 time=now,
                 identity=plan.identity,
                 plan_hash=plan.plan_hash(),
@@ -417,13 +423,6 @@ class RunLog:
             if self._try_append(record):
                 self.attempt = record.attempt
                 return record.attempt
-
-    def _newest_attempt(self) -> int:
-        """While the log is damaged, an attempt whose records are all lost is known by its files alone."""
-        known = self.state.attempt
-        if not self.state.damaged:
-            return known
-        return max({known, *attempts_with_files(self._store.list_keys(ATTEMPTS_PREFIX))})
 
     def append(self, record: Record) -> None:
         """Append as this attempt. Raises Fenced when a newer attempt has started.

@@ -17,7 +17,8 @@ class SimulatedCrash(BaseException):
 
 
 class MemoryStore:
-    """`fault` strikes once, at the next create: "before", "after" (both crash), "lost" (the reply).
+    """`fault` strikes once, at the next create: "before", "after" (both crash), "lost" (the reply to a
+    request that is repeated), "unanswered" (the same, given up).
 
     `fail_once` strikes at the next download.
     """
@@ -51,6 +52,8 @@ class MemoryStore:
         self.objects[key] = data
         if fault == "after":
             raise SimulatedCrash
+        if fault == "unanswered":
+            raise StoreUnavailable("S3 doesn't answer (simulated).")
         return fault != "lost"
 
     def get(self, key: str) -> bytes | None:

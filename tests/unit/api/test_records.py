@@ -198,12 +198,13 @@ class TestDamage:
         del store.objects[record_key(2)]
         assert start(RunLog(store, PLACE)) == 3
 
-    def test_an_attempt_of_which_files_alone_are_left_keeps_its_number(self) -> None:
-        store = self.log(b"")
-        del store.objects[record_key(4)]
-        store.objects[record_key(5)] = b"{"
-        store.objects["attempts/0002/log/000001.txt"] = b"said"
+    def test_a_start_that_may_be_lost_takes_a_number_all_the_same(self) -> None:
+        store = MemoryStore()
+        for number, record in enumerate([started(1), checkpoint(1, 5), started(2)], 1):
+            put(store, number, record)
+        store.objects[record_key(3)] = b"{"
         assert start(RunLog(store, PLACE)) == 3
+        assert start(RunLog(store, PLACE)) == 4, "one number is skipped, once"
 
     def test_a_stale_pod_writes_into_no_hole(self) -> None:
         """Else it would never meet the start that fences it."""
@@ -334,6 +335,16 @@ class TestRetention:
         state.apply(best(0.5, 20))
         assert state.best is not None
         assert state.best.step == 20
+
+    def test_the_second_best_is_the_best_when_that_is_damaged(self) -> None:
+        def best(accuracy: float, step: int) -> BestRecord:
+            prefix = checkpoint_prefix(1, step)
+            return BestRecord(attempt=1, time="t", accuracy=accuracy, step=step, epoch=1, prefix=prefix)
+
+        gone = RetireRecord(attempt=1, time="t", prefixes=[checkpoint_prefix(1, 10)])
+        state = state_of(checkpoint(1, 5), best(0.7, 5), checkpoint(1, 10), best(0.9, 10), gone)
+        assert state.best is not None
+        assert state.best.step == 5
 
     def test_a_worse_best_changes_nothing(self) -> None:
         prefixes = checkpoint_prefix(1, 5), checkpoint_prefix(1, 10)

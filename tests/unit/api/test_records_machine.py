@@ -1,38 +1,77 @@
-"""Pods that start, commit, retire, crash and linger, in every order that Hypothesis finds.
-
-Whatever happens: one writer, attempt numbers unique and increasing, committed checkpoints whole, and
-nothing of a pod in the log after a newer one has started.
+"""Pods that start, commit, retire, crash and linger while hands damage log and files, in every order that
+Hypothesis finds. I1 to I9 are the invariants that docs/explanation/checkpoints.md states.
 """
 
 import contextlib
+import functools
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 
-from rectrain_api.errors import Fenced
+from rectrain_api.errors import Fenced, RunConflict, StoreUnavailable
 from rectrain_api.records import (
     LOG_PREFIX,
     AttemptEnd,
     AttemptStart,
     BestRecord,
     CheckpointRecord,
+    Damage,
+    PlanChange,
+    Record,
     RetireRecord,
     RunLog,
     RunState,
     StoredFile,
     checkpoint_prefix,
     parse_record,
+    read_records,
     record_key,
 )
+from rectrain_data.transfer import Corrupt
+from rectrain_trainer import resume
+from rectrain_trainer.place import leftovers
 from tests.support.memory_store import MemoryStore, SimulatedCrash
 from tests.support.plans import make_plan
 
 PLACE = "s3://bucket/run"
-PLAN = make_plan()
-FAULTS = st.sampled_from(["", "", "", "lost", "before", "after"])
+STEPS_PER_EPOCH = 4
+plan_of = functools.cache(lambda epochs: make_plan(epochs=epochs))
+FAULTS = st.sampled_from(["", "", "", "lost", "unanswered", "before", "after"])
+EDITS = st.sampled_from([b"", b"{", b"\xff", b'{"kind":"checkpoint"}', b"null"])
+
+
+class Store(MemoryStore):
+    """Remembers every record that was ever written, whatever becomes of it."""
+
+    uri = PLACE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[tuple[str, Record]] = []
+
+    def create(self, key: str, data: bytes) -> bool:
+        new = key not in self.objects
+        try:
+            return super().create(key, data)
+        finally:
+            if new and self.objects.get(key) == data:
+                record = parse_record(data, key)
+                assert not isinstance(record, Damage)
+                self.written.append((key, record))
 
 
 @dataclass
@@ -41,7 +80,6 @@ class Pod:
 
     log: RunLog
     step: int
-    committed: list[int] = field(default_factory=list)
 
 
 class RunMachine(RuleBasedStateMachine):
@@ -51,129 +89,263 @@ class RunMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = MemoryStore()
+        self.store = Store()
         self.taken: list[int] = []
+        self.spoiled: set[str] = set()
+        """Prefixes of checkpoints whose files a hand damaged."""
+        self.damaged: set[str] = set()
+        """Keys of records that a hand damaged."""
 
-    def _start(self) -> Pod:
+    # -- what pods do
+
+    def _start(self, epochs: int) -> Iterator[Pod]:
+        """A pod takes the run, tidies up and goes on from the newest whole checkpoint, if it may."""
         log = RunLog(self.store, PLACE)
-        log.start(PLAN, now="t", job_uid="", pod_uid="", check=lambda _: None)
+        try:
+            log.start(plan_of(epochs), now="t", job_uid="", pod_uid="", check=lambda _: None)
+        except RunConflict:  # fewer epochs than the run has begun
+            return
         self.taken.append(log.attempt)
-        newest = log.state.newest_first()
-        return Pod(log, newest[0].step if newest else 0)
+        self.store.delete(leftovers(self.store.list_keys("attempts/"), log.state, log.attempt))
+        whole = [c.step for c in log.state.checkpoints if c.prefix not in self.spoiled]
+        had = bool(log.state.checkpointed_attempts)
+        with mock.patch.object(resume, "fetch", self._fetch):
+            try:
+                found = resume.find_newest(log, self.store, Path())  # type: ignore[arg-type]
+            except RunConflict:
+                assert had
+                assert not whole, "I6: one is whole, and it isn't found"
+                return
+            except Fenced:
+                return
+        step = found.record.step if found else 0
+        assert step == max(whole, default=0), "I6: it goes on behind the newest whole checkpoint"
+        yield Pod(log, step)
 
-    @rule(target=pods, fault=FAULTS, beaten=st.booleans())
-    def start(self, fault: str, beaten: bool) -> object:
-        """A pod takes the run; another one may be quicker between its look and its put."""
+    def _fetch(self, record: CheckpointRecord, *_: object) -> str:
+        for file in record.files:
+            if self.store.sha256(f"{record.prefix}/{file.name}") != file.sha256:
+                raise Corrupt(f"{file.name} differs.")
+        return "a snapshot"
+
+    @rule(target=pods, fault=FAULTS, beaten=st.booleans(), epochs=st.integers(1, 4))
+    def start(self, fault: str, beaten: bool, epochs: int) -> object:
+        """Another pod may be quicker between its look and its put."""
         others: list[Pod] = []
         if beaten:
-            self.store.before_create = lambda: others.append(self._start())
+            self.store.before_create = lambda: others.extend(self._start(epochs))
         self.store.fault = "" if beaten else fault
-        try:
-            mine = [self._start()]
-        except SimulatedCrash:
-            mine = []
-        self.store.fault = ""
+        mine: list[Pod] = []
+        with contextlib.suppress(SimulatedCrash, StoreUnavailable):
+            mine.extend(self._start(epochs))
+        self.store.fault, self.store.before_create = "", None
         return multiple(*others, *mine)
 
-    @rule(pod=pods, steps=st.integers(1, 3), fault=FAULTS, uploads=st.none() | st.integers(0, 1))
-    def commit(self, pod: Pod, steps: int, fault: str, uploads: int | None) -> None:
+    def _append(self, pod: Pod, record: Record, fault: str = "", raced: bool = False) -> bool:
+        """Whether it got there. What was left unanswered is tried again, as the committer does."""
+        if raced:
+            self.store.before_create = lambda: list(self._start(4)).clear()
+        self.store.fault = "" if raced else fault
+        try:
+            try:
+                pod.log.append(record)
+            except StoreUnavailable:
+                pod.log.append(record)
+        except (SimulatedCrash, Fenced):
+            return False
+        finally:
+            self.store.fault, self.store.before_create = "", None
+        return True
+
+    @rule(
+        pod=pods,
+        steps=st.integers(1, 3),
+        fault=FAULTS,
+        raced=st.booleans(),
+        uploads=st.none() | st.integers(0, 1),
+    )
+    def commit(self, pod: Pod, steps: int, fault: str, raced: bool, uploads: int | None) -> None:
         """Train on, upload two files, append the record; crash anywhere. A pod that crashed is gone, but
         its bundle entry may act once more: that is a pod that only seemed to be."""
-        step = pod.step + steps
-        prefix = checkpoint_prefix(pod.log.attempt, step)
-        content = {name: f"{name} {pod.log.attempt} {step}".encode() for name in ("params", "state")}
+        pod.step += steps
+        prefix = checkpoint_prefix(pod.log.attempt, pod.step)
+        content = {n: f"{n} {pod.log.attempt} {pod.step}".encode() for n in ("params", "state")}
         files = [
             StoredFile(name=n, size=len(d), sha256=hashlib.sha256(d).hexdigest()) for n, d in content.items()
         ]
         record = CheckpointRecord(
-            attempt=pod.log.attempt, time="t", prefix=prefix, step=step, epoch=1, files=files
+            attempt=pod.log.attempt,
+            time="t",
+            prefix=prefix,
+            step=pod.step,
+            epoch=min(pod.step // STEPS_PER_EPOCH + 1, pod.log.state.epochs),
+            files=files,
         )
         self.store.crash_after_uploads = uploads
         try:
             for name, data in content.items():
-                self.store.put(f"{prefix}/{name}", data)
-            self.store.fault = fault
-            pod.log.append(record)
-            pod.step = step
-            pod.committed.append(step)
-        except (SimulatedCrash, Fenced):
-            pod.step = step  # never the same prefix again
+                self.store.put(f"{prefix}/{name}", data)  # I4: it refuses to write twice
+        except SimulatedCrash:
+            return
         finally:
-            self.store.fault, self.store.crash_after_uploads = "", None
+            self.store.crash_after_uploads = None
+        self._append(pod, record, fault, raced)
 
-    @rule(pod=pods, accuracy=st.floats(0, 1))
-    def name_best(self, pod: Pod, accuracy: float) -> None:
+    @rule(pod=pods, accuracy=st.floats(0, 1), fault=FAULTS)
+    def name_best(self, pod: Pod, accuracy: float, fault: str) -> None:
         newest = pod.log.state.newest_first()
-        if not newest:
+        best = pod.log.state.best
+        if not newest or (best and best.accuracy >= accuracy):
             return
         record = BestRecord(
             attempt=pod.log.attempt,
             time="t",
             accuracy=accuracy,
             step=newest[0].step,
-            epoch=1,
+            epoch=newest[0].epoch,
             prefix=newest[0].prefix,
         )
-        with contextlib.suppress(Fenced):
-            pod.log.append(record)
+        self._append(pod, record, fault)
 
-    @rule(pod=pods, keep=st.integers(2, 3), delete=st.booleans())
-    def retire(self, pod: Pod, keep: int, delete: bool) -> None:
+    @rule(pod=pods, keep=st.integers(1, 3), fault=FAULTS, delete=st.booleans())
+    def retire(self, pod: Pod, keep: int, fault: str, delete: bool) -> None:
         """Record, then delete; it may crash between the two."""
-        prefixes = pod.log.state.to_retire(keep)
+        state = pod.log.state
+        prefixes = state.to_retire(keep)
         if not prefixes:
             return
-        try:
-            pod.log.append(RetireRecord(attempt=pod.log.attempt, time="t", prefixes=prefixes))
-        except Fenced:
-            return
-        if delete:
+        assert not {c.prefix for c in state.newest_first()[:2]} & set(prefixes), "I7: two are kept"
+        assert state.best is None or state.best.prefix not in prefixes, "I5: and the best"
+        record = RetireRecord(attempt=pod.log.attempt, time="t", prefixes=prefixes)
+        if self._append(pod, record, fault) and delete:
             for prefix in prefixes:
                 self.store.delete(self.store.list_keys(f"{prefix}/"))
+
+    @rule(pod=pods, more=st.integers(1, 2), fault=FAULTS)
+    def change_plan(self, pod: Pod, more: int, fault: str) -> None:
+        was = pod.log.state.epochs
+        record = PlanChange(attempt=pod.log.attempt, time="t", was=was, epochs=was + more, step=pod.step)
+        self._append(pod, record, fault)
 
     @rule(pod=consumes(pods), told=st.booleans())
     def leave(self, pod: Pod, told: bool) -> None:
         """Ended in good order, or killed."""
-        if not told:
+        if told:
+            record = AttemptEnd(
+                attempt=pod.log.attempt, time="t", reason="Interrupted", step=pod.step, reached_training=True
+            )
+            self._append(pod, record)
+
+    # -- what hands do
+
+    @precondition(lambda self: len(self._keys()) > 1)
+    @rule(data=st.data(), edit=st.none() | EDITS)
+    def damage_a_record(self, data: st.DataObject, edit: bytes | None) -> None:
+        """Delete one that isn't the last (that can't be seen), or put other bytes in its place; one
+        attempt-start stays readable (else it is nobody's place)."""
+        keys = self._keys()
+        key = data.draw(st.sampled_from(keys[:-1] if edit is None else keys))
+        starts = [k for k, r in self._records() if isinstance(r, AttemptStart) and k != key]
+        if not starts:
             return
-        with contextlib.suppress(Fenced):
-            pod.log.append(AttemptEnd(attempt=pod.log.attempt, time="t", reason="Interrupted", step=pod.step))
+        self.damaged.add(key)
+        if edit is None:
+            del self.store.objects[key]
+        else:
+            self.store.objects[key] = edit
+
+    @precondition(lambda self: self._fold().checkpoints)
+    @rule(data=st.data(), name=st.sampled_from(["params", "state"]), edit=st.none() | st.just(b"other"))
+    def damage_a_file(self, data: st.DataObject, name: str, edit: bytes | None) -> None:
+        prefix = data.draw(st.sampled_from(self._fold().checkpoints)).prefix
+        self.spoiled.add(prefix)
+        self.store.delete([f"{prefix}/{name}"])
+        if edit is not None:
+            self.store.objects[f"{prefix}/{name}"] = edit
+
+    # -- what stays true
+
+    def _keys(self) -> list[str]:
+        return list(self.store.list_keys(LOG_PREFIX))
+
+    def _records(self) -> list[tuple[str, Record]]:
+        """Those that can be read, as a new reader sees them."""
+        entries = ((record_key(n), e) for n, e in enumerate(read_records(self.store), 1))
+        return [(key, entry) for key, entry in entries if not isinstance(entry, Damage)]
 
     def _fold(self) -> RunState:
         state = RunState()
-        count = len(self.store.list_keys(LOG_PREFIX))
-        for number in range(1, count + 1):
-            key = record_key(number)
-            state.apply(parse_record(self.store.objects[key], key))
+        for entry in read_records(self.store):
+            state.apply(entry)
         return state
 
     @invariant()
-    def log_has_no_holes_and_one_writer(self) -> None:
-        writer = 0
-        for number in range(1, len(self.store.list_keys(LOG_PREFIX)) + 1):
-            record = parse_record(self.store.objects[record_key(number)], record_key(number))
-            if isinstance(record, AttemptStart):
-                assert record.attempt == writer + 1
-                writer = record.attempt
-            else:
-                assert record.attempt == writer, "a fenced pod has written"
+    def i1_one_writer(self) -> None:
+        newest = 0
+        for _, record in self._records():
+            assert record.attempt >= newest, "a fenced pod has written"
+            newest = record.attempt
 
     @invariant()
-    def attempts_are_unique(self) -> None:
+    def i2_attempts_are_unique_and_increase(self) -> None:
+        started = [r.attempt for _, r in self.store.written if isinstance(r, AttemptStart)]
+        assert started == sorted(set(started))
         assert len(set(self.taken)) == len(self.taken)
+        if not self.damaged:
+            assert started == list(range(1, len(started) + 1))
 
     @invariant()
-    def committed_checkpoints_are_whole(self) -> None:
+    def i3_what_is_recorded_is_whole(self) -> None:
         for record in self._fold().checkpoints:
+            if record.prefix in self.spoiled or self._retired(record.prefix):
+                continue
             for file in record.files:
                 assert self.store.sha256(f"{record.prefix}/{file.name}") == file.sha256
 
     @invariant()
-    def best_is_never_retired(self) -> None:
+    def i4_a_checkpoint_is_committed_once(self) -> None:
+        prefixes = [r.prefix for _, r in self.store.written if isinstance(r, CheckpointRecord)]
+        assert len(set(prefixes)) == len(prefixes)
+
+    @invariant()
+    def i5_the_best_is_kept(self) -> None:
         state = self._fold()
-        if state.best is not None:
-            assert state.checkpoint_at(state.best.prefix) is not None
+        kept = {c.prefix for c in state.checkpoints}
+        named = [r for _, r in self._records() if isinstance(r, BestRecord) and r.prefix in kept]
+        if state.best is None:
+            # A best whose checkpoint's record is lost names nothing.
+            assert not named
+        else:
+            assert state.best.prefix in kept
+            assert state.best.accuracy == max(r.accuracy for r in named)
+
+    @invariant()
+    def i8_epochs_never_fall_behind(self) -> None:
+        """I8; a change says what held before, unless the record that said so is lost."""
+        state = RunState()
+        for entry in read_records(self.store):
+            newest = state.newest_first()
+            if isinstance(entry, AttemptStart):
+                assert not newest or entry.epochs >= newest[0].epoch
+            if isinstance(entry, PlanChange):
+                assert entry.epochs > entry.was
+                assert state.damaged or entry.was == state.epochs
+            state.apply(entry)
+
+    @invariant()
+    def i9_damage_loses_what_the_record_said(self) -> None:
+        readable = self._records()
+        assert readable == [(k, r) for k, r in self.store.written if k not in self.damaged]
+        assert {d.key for d in self._fold().damaged} == self.damaged
+        for key, record in self.store.written:
+            lost = key in self.damaged and isinstance(record, CheckpointRecord)
+            if lost and record.prefix not in self.spoiled and not self._retired(record.prefix):
+                assert self.store.list_keys(f"{record.prefix}/"), "files of a lost record were tidied away"
+
+    def _retired(self, prefix: str) -> bool:
+        """In any record that was ever written."""
+        return any(isinstance(r, RetireRecord) and prefix in r.prefixes for _, r in self.store.written)
 
 
-RunMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+RunMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
 TestRunMachine = RunMachine.TestCase
