@@ -385,6 +385,7 @@ class RunLog:
         self._place = place
         self.state = RunState()
         self.attempt = 0
+        self._damaged_at_start = 0
 
     def read(self) -> RunState:
         """Catch up with the log: read every record after those known. Raises RunConflict."""
@@ -422,6 +423,7 @@ class RunLog:
             )
             if self._try_append(record):
                 self.attempt = record.attempt
+                self._damaged_at_start = len(self.state.damaged)
                 return record.attempt
 
     def append(self, record: Record) -> None:
@@ -432,13 +434,20 @@ class RunLog:
         while True:
             if record.nonce in self._catch_up():  # first, since the next number may be that of a lost record
                 return
-            if self.state.attempt > self.attempt:
-                raise Fenced(
-                    f"attempt {self.state.attempt} has taken over {self._place}: "
-                    f"this pod (attempt {self.attempt}) stops."
-                )
+            self._refuse_fenced()
             if self._try_append(record):
                 return
+
+    def _refuse_fenced(self) -> None:
+        """Whatever comes after our start and isn't ours is a newer attempt's, readable or not."""
+        stops = f"this pod (attempt {self.attempt}) stops."
+        if self.state.attempt > self.attempt:
+            raise Fenced(f"attempt {self.state.attempt} has taken over {self._place}: {stops}")
+        if len(self.state.damaged) > self._damaged_at_start:
+            last = self.state.damaged[-1]
+            raise Fenced(
+                f"another attempt may have taken over {self._place} ({last.key} {last.problem}): {stops}"
+            )
 
     def _try_append(self, record: Record) -> bool:
         """One create at the next free number; False when another's record was there (now applied)."""

@@ -1,5 +1,6 @@
 """The log of a run: what follows from its records, and who may append to it."""
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -218,14 +219,20 @@ class TestDamage:
             old.append(checkpoint(1, 5))
         assert record_key(2) not in store.objects
 
-    def test_a_damaged_record_in_the_way_of_the_next_is_stepped_over(self) -> None:
-        store = MemoryStore()
-        log = RunLog(store, PLACE)
-        start(log)
-        store.before_create = lambda: store.objects.__setitem__(record_key(2), b"{")
-        log.append(checkpoint(1, 5))
-        assert [d.key for d in log.state.damaged] == [record_key(2)]
-        assert [c.step for c in RunLog(store, PLACE).read().checkpoints] == [5]
+    def test_a_record_after_ours_that_cannot_be_read_fences_all_the_same(self) -> None:
+        """It may be the start of a newer attempt, which isn't there twice."""
+        for raced in (True, False):
+            store = MemoryStore()
+            log = RunLog(store, PLACE)
+            start(log)
+            damage = functools.partial(store.objects.__setitem__, record_key(2), b"{")
+            if raced:
+                store.before_create = damage
+            else:
+                damage()
+            with pytest.raises(Fenced, match=r"another attempt may have .*00000002.json can't be read"):
+                log.append(checkpoint(1, 5))
+            assert start(RunLog(store, PLACE)) == 3
 
     def test_a_record_that_a_list_lags_behind_is_no_hole(self) -> None:
         class Lagging(MemoryStore):

@@ -80,6 +80,7 @@ class Pod:
 
     log: RunLog
     step: int
+    crashed: bool = False
 
 
 class RunMachine(RuleBasedStateMachine):
@@ -151,7 +152,8 @@ class RunMachine(RuleBasedStateMachine):
                 pod.log.append(record)
             except StoreUnavailable:
                 pod.log.append(record)
-        except (SimulatedCrash, Fenced):
+        except (SimulatedCrash, Fenced) as e:
+            pod.crashed = pod.crashed or isinstance(e, SimulatedCrash)
             return False
         finally:
             self.store.fault, self.store.before_create = "", None
@@ -223,6 +225,8 @@ class RunMachine(RuleBasedStateMachine):
 
     @rule(pod=pods, more=st.integers(1, 2), fault=FAULTS)
     def change_plan(self, pod: Pod, more: int, fault: str) -> None:
+        if pod.crashed:  # it may have had an answer that this view knows nothing of
+            return
         was = pod.log.state.epochs
         record = PlanChange(attempt=pod.log.attempt, time="t", was=was, epochs=was + more, step=pod.step)
         self._append(pod, record, fault)
