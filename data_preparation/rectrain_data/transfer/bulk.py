@@ -17,12 +17,16 @@ def for_each(items: Iterable[T], work: Callable[[T], object], *, limit: int) -> 
     """Call `work` on every item, at most `limit` at once. Raises the first error of any."""
     todo, lock, stop = iter(items), threading.Lock(), threading.Event()
     done = object()
+    idle, busy = threading.Condition(), 0
 
     def take() -> T | object:
         with lock:
             return next(todo, done)
 
     def worker() -> None:
+        nonlocal busy
+        with idle:
+            busy += 1
         try:
             while not stop.is_set():
                 item = take()
@@ -32,6 +36,10 @@ def for_each(items: Iterable[T], work: Callable[[T], object], *, limit: int) -> 
         except BaseException:
             stop.set()
             raise
+        finally:
+            with idle:
+                busy -= 1
+                idle.notify_all()
 
     with ThreadPoolExecutor(max_workers=limit, thread_name_prefix="transfer") as pool:
         try:
@@ -42,3 +50,5 @@ def for_each(items: Iterable[T], work: Callable[[T], object], *, limit: int) -> 
                     future.result()
         finally:
             stop.set()
+            with idle:  # Ctrl-C while a thread was being started: the pool doesn't know that one
+                idle.wait_for(lambda: busy == 0)

@@ -90,3 +90,33 @@ def proxy(seaweed: SeaweedS3) -> Iterator[FaultProxy]:
     proxy.start()
     yield proxy
     proxy.stop()
+
+
+@pytest.fixture(scope="session")
+def finished(
+    seaweed: SeaweedS3, bucket: str, s3: S3Options, packed: str, tmp_path_factory: pytest.TempPathFactory
+) -> Place:
+    """A run of two epochs of three steps, a checkpoint every two. Only looked at."""
+    uri = f"{bucket}/runs/{uuid.uuid4().hex[:8]}"
+    trainer = Trainer(tmp_path_factory.mktemp("made"), environment(seaweed.env))
+    ended = trainer.run(make_manifest(train=packed, uri=uri, batch_size=16, interval=2))
+    assert ended.code == 0, ended.errors
+    return Place(uri, open_store(uri, s3))
+
+
+@pytest.fixture
+def copy(finished: Place, bucket: str, s3: S3Options) -> Place:
+    """The same, to be damaged."""
+    uri = f"{bucket}/runs/{uuid.uuid4().hex[:8]}"
+    store = open_store(uri, s3)
+    for key in finished.store.list_keys(""):
+        store.put_bytes(key, finished.store.get_bytes(key))
+    return Place(uri, store)
+
+
+def unfinished(place: Place) -> Place:
+    """As if its pod had been killed before `final`."""
+    keys = place.store.list_keys("log/")
+    place.store.delete([k for k, r in zip(keys, place.records(), strict=True) if r.kind == "final"])
+    place.store.delete(keys[-1:])
+    return place

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from typing import Any
 import pytest
 
 from rectrain_api.records import record_key
-from rectrain_data.transfer import S3Options, open_store, sha256_file
+from rectrain_data.transfer import sha256_file
 from rectrain_local.s3 import SeaweedS3
-from tests.integration.trainer_run.conftest import COMMAND, Place, Trainer
-from tests.support.plans import make_manifest
+from tests.integration.trainer_run.conftest import unfinished
+from tests.support.trainer import COMMAND, Place
 
 
 @dataclass
@@ -53,36 +52,6 @@ def command(env: dict[str, str], tmp_path: Path) -> Command:
     return Command(env, tmp_path)
 
 
-@pytest.fixture(scope="module")
-def finished(
-    env: dict[str, str], bucket: str, s3: S3Options, packed: str, tmp_path_factory: pytest.TempPathFactory
-) -> Place:
-    """A run of two epochs of three steps, a checkpoint every two. Only looked at."""
-    uri = f"{bucket}/runs/{uuid.uuid4().hex[:8]}"
-    trainer = Trainer(tmp_path_factory.mktemp("made"), env | {"OMP_NUM_THREADS": "1"})
-    ended = trainer.run(make_manifest(train=packed, uri=uri, batch_size=16, interval=2))
-    assert ended.code == 0, ended.errors
-    return Place(uri, open_store(uri, s3))
-
-
-@pytest.fixture
-def copy(finished: Place, bucket: str, s3: S3Options) -> Place:
-    """The same, to be damaged."""
-    uri = f"{bucket}/runs/{uuid.uuid4().hex[:8]}"
-    store = open_store(uri, s3)
-    for key in finished.store.list_keys(""):
-        store.put_bytes(key, finished.store.get_bytes(key))
-    return Place(uri, store)
-
-
-def unfinished(place: Place) -> Place:
-    """As if its pod had been killed before `final`."""
-    keys = place.store.list_keys("log/")
-    place.store.delete([k for k, r in zip(keys, place.records(), strict=True) if r.kind == "final"])
-    place.store.delete(keys[-1:])
-    return place
-
-
 def test_ls_tells_the_whole_run(command: Command, finished: Place) -> None:
     document = command.json("ls", finished.uri)
     state = finished.state()
@@ -108,7 +77,7 @@ def test_ls_in_a_pipe_is_plain_and_cuts_nothing(command: Command, finished: Plac
     lines = done.stdout.splitlines()
     assert f"place    {finished.uri}" in [line.rstrip() for line in lines]
     [header] = [line for line in lines if line.startswith("#")]
-    assert header.split() == ["no.", "started", "(UTC)", "ended", "(UTC)", "end", "trained", "checkpoints"]
+    assert header.split() == ["#", "started", "(UTC)", "ended", "(UTC)", "end", "trained", "checkpoints"]
     [newest] = [line for line in lines if "newest" in line]
     assert newest.split()[:2] == ["6", "2"]
 
