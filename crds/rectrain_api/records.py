@@ -238,9 +238,7 @@ class RunState:
             case AttemptStart():
                 if newer:
                     self.starts.append(record)
-                    self.epochs = (
-                        self.epochs or record.epochs
-                    )  # later ones change it by a record of their own
+                    self.epochs = self.epochs or record.epochs  # later ones say so by a plan-change
             case AttemptEnd():
                 self.ends[record.attempt] = record
             case PlanChange():

@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 from hypothesis import settings
@@ -121,6 +123,17 @@ class RunMachine(RuleBasedStateMachine):
                 return
         step = found.record.step if found else 0
         assert step == max(whole, default=0), "I6: it goes on behind the newest whole checkpoint"
+        state: Any = SimpleNamespace(
+            best=None, recipe=SimpleNamespace(epochs=epochs), position=SimpleNamespace(step=step)
+        )
+        try:
+            resume.mend(log, state)
+        except Fenced:
+            return
+        measured = [c.accuracy for c in log.state.checkpoints if c.accuracy is not None]
+        best = log.state.best.accuracy if log.state.best else None
+        assert best == max(measured, default=None), "I5: the best is lost"
+        assert log.state.epochs == epochs
         yield Pod(log, step)
 
     def _fetch(self, record: CheckpointRecord, *_: object) -> str:
@@ -162,11 +175,14 @@ class RunMachine(RuleBasedStateMachine):
     @rule(
         pod=pods,
         steps=st.integers(1, 3),
+        accuracy=st.none() | st.floats(0, 1),
         fault=FAULTS,
         raced=st.booleans(),
         uploads=st.none() | st.integers(0, 1),
     )
-    def commit(self, pod: Pod, steps: int, fault: str, raced: bool, uploads: int | None) -> None:
+    def commit(
+        self, pod: Pod, steps: int, accuracy: float | None, fault: str, raced: bool, uploads: int | None
+    ) -> None:
         """Train on, upload two files, append the record; crash anywhere. A pod that crashed is gone, but
         its bundle entry may act once more: that is a pod that only seemed to be."""
         pod.step += steps
@@ -182,6 +198,7 @@ class RunMachine(RuleBasedStateMachine):
             step=pod.step,
             epoch=min(pod.step // STEPS_PER_EPOCH + 1, pod.log.state.epochs),
             files=files,
+            accuracy=accuracy,
         )
         self.store.crash_after_uploads = uploads
         try:
@@ -193,11 +210,12 @@ class RunMachine(RuleBasedStateMachine):
             self.store.crash_after_uploads = None
         self._append(pod, record, fault, raced)
 
-    @rule(pod=pods, accuracy=st.floats(0, 1), fault=FAULTS)
-    def name_best(self, pod: Pod, accuracy: float, fault: str) -> None:
-        newest = pod.log.state.newest_first()
-        best = pod.log.state.best
-        if not newest or (best and best.accuracy >= accuracy):
+    @rule(pod=pods, fault=FAULTS)
+    def name_best(self, pod: Pod, fault: str) -> None:
+        """If the newest checkpoint is the best one."""
+        newest, best = pod.log.state.newest_first(), pod.log.state.best
+        accuracy = newest[0].accuracy if newest else None
+        if accuracy is None or (best and best.accuracy >= accuracy):
             return
         record = BestRecord(
             attempt=pod.log.attempt,
@@ -329,10 +347,9 @@ class RunMachine(RuleBasedStateMachine):
         state = RunState()
         for entry in read_records(self.store):
             newest = state.newest_first()
-            if isinstance(entry, AttemptStart):
+            if isinstance(entry, AttemptStart | PlanChange):
                 assert not newest or entry.epochs >= newest[0].epoch
             if isinstance(entry, PlanChange):
-                assert entry.epochs > entry.was
                 assert state.damaged or entry.was == state.epochs
             state.apply(entry)
 

@@ -141,8 +141,8 @@ def listing_of(
 
 
 def is_finished(state: RunState) -> bool:
-    """Whether nothing is left to train."""
-    return state.final is not None and state.final.epochs >= state.epochs
+    """Whether nothing is left to do. Who starts after `final` has more epochs to train, or a lost model."""
+    return state.final is not None and state.final.attempt >= state.attempt
 
 
 def _state_of(state: RunState) -> str:
