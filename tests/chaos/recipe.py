@@ -1,5 +1,8 @@
-"""The job that is hunted: small, deterministic, with dropout; and what a run of it without faults left."""
+"""The jobs that are hunted: small, deterministic, with all that draws at random; and what a run of one left
+that met no fault.
+"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +16,26 @@ INTERVAL = 10
 """Steps between checkpoints: no divisor of an epoch's, so that both kinds of snapshot come."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """So many epochs, an evaluation after each."""
+NANO = {"preset": "svtr_nano", "overrides": {"augment": "RecAug", "Optimizer.lr.warmup_epoch": "1"}}
+"""Dropout and stochastic depth, augmentation, warm-up."""
+SIZES = {
+    "preset": "crnn_mv3",
+    "overrides": {
+        "augment": "RecAug",
+        "Optimizer.lr.warmup_epoch": "1",
+        "sampler.scales": "[[64,32],[100,32],[160,32]]",
+        "sampler.fix_bs": "true",
+        "ema.decay": "0.95",
+    },
+}
+"""Batches of several sizes, and an average of the weights."""
 
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """So many epochs of a model, an evaluation after each."""
+
+    model: Mapping[str, Any]
     epochs: int
 
     @property
@@ -31,6 +50,7 @@ class Recipe:
             batch_size=BATCH,
             interval=INTERVAL,
             workers=workers,
+            model=dict(self.model),
             training={"deterministic": True},
             runPolicy={"terminationGraceSeconds": 30},
         )

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from random import Random
+from threading import Lock
 
 import pytest
 
@@ -20,14 +21,14 @@ from rectrain_local.s3 import SeaweedS3
 from tests.chaos import troubles
 from tests.chaos.hunt import Hunt, Trouble, plans
 from tests.chaos.lane import Errands, Lane
-from tests.chaos.recipe import INTERVAL, Recipe
+from tests.chaos.recipe import INTERVAL, NANO, SIZES, Outcome, Recipe
 from tests.support.trainer import digits
 
 SEED = int(os.environ.get("CHAOS_SEED", "20"))
 RUNS = int(os.environ.get("CHAOS_RUNS", "60"))
 LANES = int(os.environ.get("CHAOS_LANES", "2"))
 ONLY = os.environ.get("CHAOS_ONLY")
-SHORT, LONG = Recipe(epochs=5), Recipe(epochs=24)
+SHORT, LONG, SIZED = Recipe(NANO, epochs=5), Recipe(NANO, epochs=24), Recipe(SIZES, epochs=8)
 """In the long one the model begins to read."""
 Lanes = Callable[[int], list[Lane]]
 
@@ -51,10 +52,19 @@ def lanes(tmp_path: Path, binaries: Binaries) -> Iterator[Lanes]:
         lane.s3.stop(kill=True)
 
 
-def hunt_all(hunts: Sequence[Callable[[Lane], Hunt]], recipe: Recipe, lanes: Sequence[Lane]) -> list[Hunt]:
+def hunt_all(hunts: Sequence[Callable[[Lane], Hunt]], lanes: Sequence[Lane]) -> list[Hunt]:
     """Each by the next lane that is free, held to a run in peace; those that failed to work raise."""
-    peace = Hunt("peace", lanes[0], recipe, Random(0), [])
-    wanted, patience_s = peace.peaceful()
+    peace: dict[Recipe, tuple[Outcome, float]] = {}
+    making = Lock()
+
+    def in_peace(hunt: Hunt) -> tuple[Outcome, float]:
+        with making:
+            if hunt.recipe not in peace:
+                peace[hunt.recipe] = Hunt(
+                    f"peace-{len(peace)}", lanes[0], hunt.recipe, Random(0), []
+                ).peaceful()
+            return peace[hunt.recipe]
+
     waiting: SimpleQueue[Callable[[Lane], Hunt]] = SimpleQueue()
     for hunt in hunts:
         waiting.put(hunt)
@@ -66,7 +76,7 @@ def hunt_all(hunts: Sequence[Callable[[Lane], Hunt]], recipe: Recipe, lanes: Seq
                 hunt = waiting.get_nowait()(lane)
             except Empty:
                 return done
-            hunt.run(wanted, patience_s)
+            hunt.run(*in_peace(hunt))
             print(hunt, flush=True)
             done.append(hunt)
 
@@ -127,9 +137,10 @@ def test_many_at_random(lanes: Lanes, capsys: pytest.CaptureFixture[str]) -> Non
 
     def hunt(number: int) -> Callable[[Lane], Hunt]:
         dice = Random(f"{SEED}-{number}")
-        return lambda lane: Hunt(f"run-{number:03d}", lane, LONG, dice, drawn[number])
+        recipe = LONG if number % 3 else SIZED
+        return lambda lane: Hunt(f"run-{number:03d}", lane, recipe, dice, drawn[number])
 
     with capsys.disabled():
-        hunts = hunt_all([hunt(n) for n in numbers], LONG, lanes(min(LANES, len(numbers))))
+        hunts = hunt_all([hunt(n) for n in numbers], lanes(min(LANES, len(numbers))))
         assert len(hunts) == len(numbers)
         judge(hunts)

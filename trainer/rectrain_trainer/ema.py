@@ -11,10 +11,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict
 
-import numpy as np
-
 from rectrain_api.errors import InternalError
 from rectrain_api.presets import EmaConfig
+from rectrain_trainer.copying import Memory
 from rectrain_trainer.model import check_params, set_params
 
 
@@ -80,12 +79,12 @@ class Ema:
         finally:
             model.set_state_dict(own)
 
-    def capture(self, model: Any) -> EmaState:
+    def capture(self, model: Any, memory: Memory) -> EmaState:
         """Copy it out, with the model's own weights. Waits for the device."""
         return {
             "step": self.step,
-            "ema_state": {name: np.array(held.numpy()) for name, held in self._sums.items()},
-            "train_state": {name: np.array(own.numpy()) for name, own in model.state_dict().items()},
+            "ema_state": memory.copy(self._sums),
+            "train_state": memory.copy(model.state_dict()),
         }
 
     def restore(self, state: Mapping[str, Any], model: Any) -> None:

@@ -14,10 +14,9 @@ from typing import Final
 
 from rectrain_api.errors import DiskTooSmall, RectrainError
 from rectrain_api.records import BestRecord, CheckpointRecord, StoredFile
-from rectrain_data.transfer import sha256_file
 from rectrain_data.transfer.files import local_error
 from rectrain_trainer.snapshot import Snapshot, refuse_nan
-from rectrain_trainer.snapshot_files import save_snapshot
+from rectrain_trainer.snapshot_files import save_file, save_snapshot
 
 CONFIG: Final = "config.yml"
 FIRST_WAIT_S: Final = 1.0
@@ -52,12 +51,11 @@ class Offer:
         assert self.snapshot is not None
         refuse_nan(self.snapshot)
         try:
-            paths = [*save_snapshot(folder, self.snapshot), folder / CONFIG]
-            paths[-1].write_bytes(config)
+            files = save_snapshot(folder, self.snapshot)
+            files.append(save_file(folder / CONFIG, lambda file: file.write(config)))
         except OSError as e:
             shutil.rmtree(folder, ignore_errors=True)
             raise local_error(e, folder) from e
-        files = [StoredFile(name=p.name, size=p.stat().st_size, sha256=sha256_file(p)) for p in paths]
         self.folder, self.snapshot = folder, None
         self.files = files  # last: from now on it may be taken
 

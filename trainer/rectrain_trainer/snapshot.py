@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from rectrain_api.errors import Diverged, InvalidSpec
+from rectrain_trainer.copying import Memory
 from rectrain_trainer.ema import EmaState
 from rectrain_trainer.loop import Best, Position, TrainState
 from rectrain_trainer.model import build_optimizer, set_params
@@ -80,22 +81,25 @@ class RunShape:
     epochs: int
 
 
-def capture(state: TrainState) -> Snapshot:
-    """Copy the state out: all that training waits for. `TrainState.look` comes first."""
-    learner = state.learner
+def capture(state: TrainState, memory: Memory | None = None) -> Snapshot:
+    """Copy the state out: all that training waits for. `TrainState.look` comes first.
+
+    `memory` serves one snapshot after the other, each as long as it is held.
+    """
+    memory, learner = memory or Memory(), state.learner
     moments = learner.optimizer.state_dict()
     schedule = moments.pop(_SCHEDULE, {})
     average = state.ema if state.ema and state.ema.step else None
     weights = average.weights() if average else learner.model.state_dict()
     return Snapshot(
-        params={name: _copied(tensor) for name, tensor in weights.items()},
-        optimizer={name: _copied(tensor) for name, tensor in moments.items()},
+        params=memory.copy(weights),
+        optimizer=memory.copy(moments),
         schedule=_numbers(schedule),
         position=Position(**asdict(state.position)),
         shape=_shape_of(state),
         best=state.best,
         evaluated=state.evaluated,
-        ema=average.capture(learner.model) if average else None,
+        ema=average.capture(learner.model, memory) if average else None,
     )
 
 
@@ -184,11 +188,6 @@ def _shape_of(state: TrainState) -> RunShape:
     recipe = state.recipe
     batch_size = recipe.batch_size * state.ranks.share.world
     return RunShape(recipe.seed, batch_size, state.steps_per_epoch, recipe.epochs)
-
-
-def _copied(tensor: Any) -> np.ndarray[Any, Any]:
-    """An array of its own."""
-    return np.array(tensor.numpy())
 
 
 def _numbers(schedule: Mapping[str, Any]) -> dict[str, Any]:

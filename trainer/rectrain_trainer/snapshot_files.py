@@ -6,13 +6,16 @@ code when loaded. They are read by an unpickler that knows numpy's arrays and Py
 everything else.
 """
 
+import hashlib
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeGuard
+from typing import IO, Any, Final, TypeGuard
 
 from rectrain_api.errors import DiskTooSmall, InvalidSpec
+from rectrain_api.records import StoredFile
 from rectrain_trainer.snapshot import Snapshot
 
 PARAMS: Final = "model.pdparams"
@@ -22,17 +25,52 @@ STATE: Final = "state.json"
 _VERSION: Final = 2
 
 
-def save_snapshot(folder: Path, snapshot: Snapshot) -> tuple[Path, ...]:
-    """Write the files into `folder`; returns their paths. Needs no paddle: safe in any thread."""
+class _Hashing:
+    """A file that is hashed as it is written, so that it isn't read again for it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    def write(self, data: Any) -> int:
+        """`data` may be a pickle.PickleBuffer."""
+        view = memoryview(data)
+        self._hash.update(view)
+        self._size += view.nbytes
+        return self._file.write(view)
+
+    def stored(self, name: str) -> StoredFile:
+        return StoredFile(name=name, size=self._size, sha256=self._hash.hexdigest())
+
+
+def save_file(path: Path, write: Callable[[_Hashing], object]) -> StoredFile:
+    """Write one file by calling `write`."""
+    with path.open("wb") as file:
+        hashing = _Hashing(file)
+        write(hashing)
+    return hashing.stored(path.name)
+
+
+def save_snapshot(folder: Path, snapshot: Snapshot) -> list[StoredFile]:
+    """Write the files into `folder`. Needs no paddle: safe in any thread."""
     folder.mkdir(parents=True, exist_ok=True)
     contents = {PARAMS: snapshot.params, OPTIMIZER: snapshot.optimizer, EMA: snapshot.ema}
     written = {name: content for name, content in contents.items() if content is not None}
-    for name, content in written.items():
-        with (folder / name).open("wb") as file:
-            pickle.dump(content, file, protocol=4)
+    files = [save_file(folder / name, partial(_dump, content)) for name, content in written.items()]
     state = {"version": _VERSION, **snapshot.plain()}
-    (folder / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    return tuple(folder / name for name in (*written, STATE))
+    text = json.dumps(state, indent=2) + "\n"
+    return [*files, save_file(folder / STATE, lambda file: file.write(text.encode()))]
+
+
+def _dump(content: Any, file: _Hashing) -> None:
+    """Protocol 5 hands arrays over as they lie there; older ones copy each first."""
+    pickle.dump(_plain(content), file, protocol=5)
+
+
+def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Dicts of Python's own, which any reader knows."""
+    return {name: _plain(held) if isinstance(held, Mapping) else held for name, held in content.items()}
 
 
 def load_snapshot(folder: Path) -> Snapshot:
@@ -95,6 +133,8 @@ class _ArraysOnly(pickle.Unpickler):
 
     _ALLOWED: Final = {
         ("numpy", "ndarray"),
+        ("numpy.core.numeric", "_frombuffer"),
+        ("numpy._core.numeric", "_frombuffer"),
         ("numpy", "dtype"),
         ("numpy.core.multiarray", "_reconstruct"),
         ("numpy._core.multiarray", "_reconstruct"),

@@ -18,6 +18,7 @@ from rectrain_api.status import Metrics, Progress
 from rectrain_trainer.board import Board
 from rectrain_trainer.checkpoint import Committer
 from rectrain_trainer.chunks import Chunks
+from rectrain_trainer.copying import Memory
 from rectrain_trainer.evaluate import EvalSet, evaluate
 from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.loader import Loader
@@ -87,6 +88,7 @@ class Training:
         self._state = state
         self._deps = deps
         self._pace = Pace()
+        self._memory = Memory()
         self._first = state.position.step + 1
         self._snapshot_step = state.position.step
         self._snapshot_at = time.monotonic()
@@ -215,7 +217,7 @@ class Training:
     def _offer(self, accuracy: float | None, best: bool) -> None:
         self._tell(self._state.look())
         epoch = epochs_begun(self._state.position, self._state.recipe.epochs)
-        self._deps.committer.offer(Offer(capture(self._state), epoch, accuracy, best))
+        self._deps.committer.offer(Offer(capture(self._state, self._memory), epoch, accuracy, best))
         self._snapshot_step = self._state.position.step
         self._snapshot_at = time.monotonic()
 

@@ -9,6 +9,7 @@ import pytest
 
 from rectrain_api.errors import InternalError, InvalidSpec
 from rectrain_api.presets import EmaConfig
+from rectrain_trainer.copying import Memory
 from rectrain_trainer.ema import Ema, EmaState
 
 
@@ -70,7 +71,9 @@ def test_steps_of_a_half_are_exact() -> None:
     for value in (1.0, 3.0, -8.0):
         put(model, value)
         ema.update(model)
-    assert {held.item() for held in ema.capture(model)["ema_state"].values()} == {0.125 + 0.75 - 4.0}
+    assert {held.item() for held in ema.capture(model, Memory())["ema_state"].values()} == {
+        0.125 + 0.75 - 4.0
+    }
 
 
 @pytest.mark.parametrize("decay_type", ["threshold", "exponential", "normal"])
@@ -82,7 +85,7 @@ def test_going_on_from_a_copy_is_exact(decay_type: Any) -> None:
         put(model, math.sin(step))
         whole.update(model)
         if step == 4:
-            captured = whole.capture(model)
+            captured = whole.capture(model, Memory())
             at_four = whole.weights()
     assert captured
     assert captured["step"] == 5
@@ -123,7 +126,7 @@ def test_before_the_first_step_there_is_none() -> None:
 
 def test_an_average_of_another_model_is_refused() -> None:
     other, model = paddle.nn.Linear(2, 1), layer()
-    captured = Ema.new(EmaConfig(), other).capture(other)
+    captured = Ema.new(EmaConfig(), other).capture(other, Memory())
     with pytest.raises(InvalidSpec, match="don't fit this model"):
         Ema.new(EmaConfig(), model).restore(captured, model)
 

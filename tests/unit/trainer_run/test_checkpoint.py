@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from rectrain_api.errors import DiskTooSmall, Diverged, Fenced, StoreUnavailable
-from rectrain_api.records import RunLog, checkpoint_prefix
+from rectrain_api.records import RunLog, StoredFile, checkpoint_prefix
 from rectrain_trainer import offers
 from rectrain_trainer.board import Board
 from rectrain_trainer.checkpoint import Committer
 from rectrain_trainer.loop import Position
 from rectrain_trainer.offers import Offer
 from rectrain_trainer.snapshot import RunShape, Snapshot
-from rectrain_trainer.snapshot_files import load_snapshot
+from rectrain_trainer.snapshot_files import load_snapshot, save_snapshot
 from tests.support.memory_store import MemoryStore
 from tests.support.plans import make_plan
 from tests.support.waiting import wait_until
@@ -154,13 +154,13 @@ def test_what_waits_lies_on_the_disk_and_no_more_than_two(bench: Bench) -> None:
 def test_a_full_disk_costs_no_checkpoint(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     full = [True]
 
-    def write(self: Path, data: bytes) -> int:
+    def write(folder: Path, content: Snapshot) -> list[StoredFile]:
+        files = save_snapshot(folder, content)
         if full[0]:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
-        return write_bytes(self, data)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+        return files
 
-    write_bytes = Path.write_bytes
-    monkeypatch.setattr(Path, "write_bytes", write)
+    monkeypatch.setattr(offers, "save_snapshot", write)
     bench.committer.start()
     bench.committer.offer(offer(5))
     wait_until(lambda: bench.board.checkpoint and bench.board.checkpoint.stale, 5, "status says nothing")
@@ -178,10 +178,10 @@ def test_a_full_disk_costs_no_checkpoint(bench: Bench, monkeypatch: pytest.Monke
 
 
 def test_a_disk_that_stays_full_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(self: Path, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+    def write(folder: Path, content: Snapshot) -> list[StoredFile]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
-    monkeypatch.setattr(Path, "write_bytes", write)
+    monkeypatch.setattr(offers, "save_snapshot", write)
     bench.committer.start()
     bench.committer.offer(offer(5))
     assert isinstance(bench.committer.finish(0.5), DiskTooSmall)
