@@ -120,6 +120,8 @@ def test_lists_are_complete_and_in_order(store: Store) -> None:
         assert all(pool.map(lambda key: store.create(key, key.encode()), keys))
     store.put_bytes("logs/other", b"x")
     assert store.list_keys("log/") == keys
+    assert store.list_keys("log/", keys[-2]) == keys[-1:]
+    assert store.list_keys("log/", keys[-1]) == []
     assert store.list_keys("none/") == []
     assert store.get_all(keys[:50]) == [key.encode() for key in keys[:50]]
 
