@@ -21,6 +21,7 @@ from rectrain_local.assets.versions import (
     HELM_3,
     KUBECONFORM,
     KUBERNETES,
+    S5CMD,
     architecture,
 )
 
@@ -46,6 +47,7 @@ class Cache:
             "helm": f"helm-{HELM}",
             "helm3": f"helm-{HELM_3}",
             "kubeconform": f"kubeconform-{KUBECONFORM}",
+            "s5cmd": f"s5cmd-{S5CMD}",
         }
         version = others.get(program, f"kubernetes-{KUBERNETES}")
         return self.root / f"{version}-linux-{architecture()}" / program

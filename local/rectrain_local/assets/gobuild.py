@@ -1,5 +1,5 @@
-"""Builds the control plane, helm and linters with a Go toolchain, from the modules that `local/**/go.mod`
-pins.
+"""Builds the control plane, helm, linters and s5cmd with a Go toolchain, from the modules that
+`local/**/go.mod` pins.
 
 Called by `resolve` as the last way, since the control plane takes some nine minutes on two cores, once. `go`
 starts many compilers, so it runs under the guard of `launch.py`: a killed command leaves none of them behind.
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from rectrain_local.assets.resolve import WayFailed
-from rectrain_local.assets.versions import ACTIONLINT, HELM, HELM_3, KUBECONFORM, KUBERNETES, minor
+from rectrain_local.assets.versions import ACTIONLINT, HELM, HELM_3, KUBECONFORM, KUBERNETES, S5CMD, minor
 from rectrain_local.processes import launcher_argv
 from rectrain_local.progress import Progress
 
@@ -72,6 +72,11 @@ BUILDS: Final = (
         "linters",
         (("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform"),),
         f"-s -w -X main.version={KUBECONFORM}",
+    ),
+    Build(
+        "s5cmd",
+        (("s5cmd", "github.com/peak/s5cmd/v2"),),
+        f"-s -w -X github.com/peak/s5cmd/v2/version.Version={S5CMD}",
     ),
 )
 

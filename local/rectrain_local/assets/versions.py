@@ -11,10 +11,12 @@ HELM: Final = "v4.3.1"
 HELM_3: Final = "v3.22.0"
 ACTIONLINT: Final = "v1.7.12"
 KUBECONFORM: Final = "v0.8.0"
+S5CMD: Final = "v2.3.0"
 KUBERNETES_PROGRAMS: Final = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 PROGRAMS: Final = ("etcd", *KUBERNETES_PROGRAMS)
-TOOLS: Final = ("helm", "helm3", "actionlint", "kubeconform")
-"""Not of the cluster: helm installs on it (helm3 is the major version before), the others check files."""
+TOOLS: Final = ("helm", "helm3", "actionlint", "kubeconform", "s5cmd")
+"""Not of the cluster: helm installs on it (helm3 is the major version before), actionlint and kubeconform
+check files, and uploads are measured against s5cmd."""
 
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "s390x": "s390x"}
 

@@ -12,7 +12,7 @@ import pytest
 from rectrain_local.assets import gobuild
 from rectrain_local.assets.gobuild import BUILDS, Build, GoBuild, module_root
 from rectrain_local.assets.resolve import WayFailed
-from rectrain_local.assets.versions import ACTIONLINT, ETCD, HELM, HELM_3, KUBECONFORM, KUBERNETES
+from rectrain_local.assets.versions import ACTIONLINT, ETCD, HELM, HELM_3, KUBECONFORM, KUBERNETES, S5CMD
 from rectrain_local.progress import Progress
 from tests.support.processes import mentioning
 from tests.support.waiting import wait_until
@@ -86,6 +86,7 @@ def test_the_pinned_modules_are_those_of_the_versions() -> None:
     linters = (root / "linters" / "go.mod").read_text()
     assert f"github.com/rhysd/actionlint {ACTIONLINT} " in linters
     assert f"github.com/yannh/kubeconform {KUBECONFORM} " in linters
+    assert f"github.com/peak/s5cmd/v2 {S5CMD} " in (root / "s5cmd" / "go.mod").read_text()
     for build in BUILDS:
         declared = (root / build.folder / "go.mod").read_text()
         assert all(package in declared for _, package in build.packages)
