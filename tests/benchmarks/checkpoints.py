@@ -250,8 +250,10 @@ def report(
     ours, theirs = (sorted(column) for column in zip(*pairs, strict=True))
     value, baseline = percentile(ours, percent), percentile(theirs, percent)
     line = {"name": name, "value": round(value, 1 if value > 10 else 3), "unit": unit}
-    ratio = value / baseline if more_is_better else baseline / value
-    print(json.dumps(line | {"baseline": round(baseline, 3), "ratio": round(ratio, 3)}), flush=True)
+    ratio = round(value / baseline if more_is_better else baseline / value, 3)
+    measurable = min(value, baseline) > 0  # a difference of step times may drown in their noise
+    line |= {"baseline": round(baseline, 3), "ratio": ratio if measurable else None}
+    print(json.dumps(line), flush=True)
     said = ", ".join(f"{v[0]:.3g} to {v[-1]:.3g}" for v in (ours, theirs))
     print(f"{name}: {len(pairs)} runs, {said} {unit}", file=sys.stderr)
 
