@@ -25,9 +25,11 @@ from rectrain_local.s3 import SeaweedS3
 from rectrain_trainer import upstream
 from rectrain_trainer.board import Board
 from rectrain_trainer.checkpoint import Committer
+from rectrain_trainer.copying import Memory
 from rectrain_trainer.loader import Loader
 from rectrain_trainer.loop import TrainState, train
 from rectrain_trainer.place import open_place
+from rectrain_trainer.snapshot import Snapshot, capture
 from tests.support.plans import make_plan
 from tests.support.waiting import wait_until
 from tests.unit.trainer_learn.digits import make_digits
@@ -77,12 +79,18 @@ class Trained:
         self._loader = Loader(recipe, loose(folder))
         self.state = TrainState.new(recipe, len(self._loader))
         self._steps = train(self.state, self._loader)
+        self._memory = Memory()
 
     def step(self) -> float:
         """Train one step; returns its duration [s]."""
         started = time.perf_counter()
         next(self._steps)
         return time.perf_counter() - started
+
+    def capture(self) -> Snapshot:
+        """As the train stage does."""
+        self.state.look()
+        return capture(self.state, self._memory)
 
     def close(self) -> None:
         """Stop training."""
@@ -130,7 +138,13 @@ def start_run(s3: "S3", name: str, folder: Path) -> Run:
     log.start(make_plan(), now="2026-01-01T00:00:00Z", job_uid="", pod_uid="", check=lambda _: None)
     board = Board(uri)
     committer = Committer(
-        log, store, board, folder=folder / f"snapshots-{name}", config=b"config", keep_last=2
+        log,
+        store,
+        board,
+        lambda: None,  # no metrics to be stored
+        folder=folder / f"snapshots-{name}",
+        config=b"config",
+        keep_last=2,
     )
     store.retries.on_retry = committer.waiting
     committer.start()

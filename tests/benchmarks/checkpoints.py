@@ -31,10 +31,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from rectrain_data.transfer import Upload, sha256_file
-from rectrain_trainer.checkpoint import Offer
 from rectrain_trainer.device import configure_device
+from rectrain_trainer.offers import Offer
 from rectrain_trainer.resume import fetch
-from rectrain_trainer.snapshot import Snapshot, capture, restore, save_snapshot
+from rectrain_trainer.snapshot import Snapshot, restore
+from rectrain_trainer.snapshot_files import save_snapshot
 from tests.benchmarks._rig import (
     BUCKET,
     LARGE,
@@ -69,7 +70,10 @@ def main() -> None:
             subprocess.run([sys.executable, __file__, "--only", part, f"--runs={options.runs}"], check=True)
         return
     configure_device(0)
-    with tempfile.TemporaryDirectory(prefix="rectrain-bench-") as name, seaweed(Path(name)) as s3:
+    with (
+        tempfile.TemporaryDirectory(prefix="rectrain-bench-", ignore_cleanup_errors=True) as name,
+        seaweed(Path(name)) as s3,
+    ):
         PARTS[options.only](s3, Path(name), options.runs)
 
 
@@ -95,7 +99,7 @@ def save_ours(trained: Trained, run: Run) -> Pair:
     """Stall and time lost [s] of one checkpoint, up to its commit."""
 
     def save() -> None:
-        run.committer.offer(Offer(capture(trained.state), epoch=1))
+        run.committer.offer(Offer(trained.capture(), epoch=1))
 
     step = trained.state.position.step + QUIET_STEPS
     return save_and_watch(trained, save, lambda _: run.committed_step() == step)
@@ -124,9 +128,9 @@ def save_and_watch(trained: Trained, save: Callable[[], None], done: Callable[[i
 def uploads(s3: S3, folder: Path, runs: int) -> None:
     """The large model's files: by the committer, by the store alone, and by s5cmd."""
     with training(LARGE, folder) as trained:
-        snapshot = capture(trained.state)
+        snapshot = trained.capture()
     files = folder / "files"
-    paths = save_snapshot(files, snapshot)
+    paths = [files / file.name for file in save_snapshot(files, snapshot)]
     megabytes = sum(path.stat().st_size for path in paths) / 1e6
     run = start_run(s3, "upload", folder)
     rounds = []
@@ -170,7 +174,7 @@ def resumes(s3: S3, folder: Path, runs: int) -> None:
     place = f"s3://{BUCKET}/upstream/"
     with training(LARGE, folder) as trained:
         run = start_run(s3, "resume", folder)
-        run.committer.offer(Offer(capture(trained.state), epoch=1))
+        run.committer.offer(Offer(trained.capture(), epoch=1))
         run.wait_committed(trained.state.position.step)
         run.committer.finish(0)
         record = run.log.state.newest_first()[0]
@@ -217,12 +221,12 @@ def offer_next(trained: Trained, run: Run, accuracy: float | None = None) -> Non
     """A checkpoint after a few more steps, the best one if it has an accuracy."""
     for _ in range(QUIET_STEPS):
         trained.step()
-    run.committer.offer(Offer(capture(trained.state), 1, accuracy, accuracy is not None))
+    run.committer.offer(Offer(trained.capture(), 1, accuracy, accuracy is not None))
 
 
 def state_bytes(trained: Trained) -> int:
     """Model and optimizer."""
-    snapshot = capture(trained.state)
+    snapshot = trained.capture()
     arrays = [*snapshot.params.values(), *snapshot.optimizer.values()]
     return sum(getattr(array, "nbytes", 0) for array in arrays)
 
