@@ -38,6 +38,10 @@ _DENIED_WHY = {
     "RequestTimeTooSkewed": "this machine's clock is off: set it right",
     "SignatureDoesNotMatch": "the secret key is wrong: check AWS_SECRET_ACCESS_KEY",
 }
+_UNSAID = (
+    "it answers HTTP 400 and doesn't say why: the session token has expired (sign in again), or the region "
+    "doesn't fit the bucket (set s3.region or AWS_REGION)"
+)
 _DEFAULT_DENIED = "check the access key, the secret key and their permissions"
 
 
@@ -75,13 +79,10 @@ def classify(exc: BaseException, uri: str, endpoint: str | None) -> Failure:
     if (
         code in _DENIED_CODES
         or isinstance(exc, obs.PermissionDeniedError | obs.UnauthenticatedError)
-        or status
-        in (
-            401,
-            403,
-        )
+        or status in (401, 403)
+        or (status, code) == (400, None)  # the answer to a HEAD has no body that could say more
     ):
-        why = _DENIED_WHY.get(code or "", _DEFAULT_DENIED)
+        why = _DENIED_WHY.get(code or "", _UNSAID if status == 400 else _DEFAULT_DENIED)
         label = f" ({code})" if code else ""
         return Failure(
             PermissionRefused(f"The S3 service at {where} refuses {uri}{label}: {why}."), transient=False

@@ -125,6 +125,7 @@ def answer(status: int, code: str) -> obstore.exceptions.BaseError:
         (answer(403, "AccessDenied"), PermissionRefused, False),
         (answer(400, "ExpiredToken"), PermissionRefused, False),
         (answer(403, "SomethingNew"), PermissionRefused, False),
+        (obstore.exceptions.GenericError("non-2xx status code: 400 Bad Request"), PermissionRefused, False),
         (answer(301, "PermanentRedirect"), InvalidSpec, False),
         (answer(400, "InvalidBucketName"), InvalidSpec, False),
         (answer(501, "NotImplemented"), InvalidSpec, False),
