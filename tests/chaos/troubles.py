@@ -14,8 +14,9 @@ from random import Random
 from typing import Any
 
 from tests.chaos.lane import Lane
-from tests.support import fault_proxy
-from tests.support.fault_proxy import Effect, FaultProxy
+from tests.support import faults
+from tests.support.fault_proxy import FaultProxy
+from tests.support.faults import Effect
 from tests.support.trainer import RUN_DEADLINE_S, Started
 
 GLANCE_S = 0.005
@@ -67,7 +68,7 @@ class Scene:
 
     def kill_at(self, name: str, *, landed: bool, skip: int = 0, **pattern: Any) -> None:
         """SIGKILL when this request comes: before the service has it, or before its answer is heard."""
-        kill = fault_proxy.strike(self.run.kill, landed=landed)
+        kill = faults.strike(self.run.kill, landed=landed)
         self.proxy.set(kill, name, method="PUT", skip=skip, count=1, **pattern)
 
 
@@ -217,7 +218,7 @@ def _refused(effect: Effect, name: str) -> Weather:
 
 def an_answer_that_never_comes(scene: Scene) -> None:
     """One upload hangs, until the client gives up (a minute)."""
-    scene.proxy.set(fault_proxy.hang, "no answer", method="PUT", key=f"{ATTEMPT}/step-", count=1)
+    scene.proxy.set(faults.hang, "no answer", method="PUT", key=f"{ATTEMPT}/step-", count=1)
 
 
 def s3_away(scene: Scene) -> None:
@@ -244,18 +245,18 @@ def clock_jumps(scene: Scene) -> None:
             return
 
 
-ANSWERS_LOST = _requests(fault_proxy.lose_answer, "answer lost", 0.2, method="PUT|POST|DELETE")
+ANSWERS_LOST = _requests(faults.lose_answer, "answer lost", 0.2, method="PUT|POST|DELETE")
 REFUSALS = (
-    _refused(fault_proxy.SKEWED, "RequestTimeTooSkewed"),
-    _refused(fault_proxy.EXPIRED, "ExpiredToken"),
+    _refused(faults.SKEWED, "RequestTimeTooSkewed"),
+    _refused(faults.EXPIRED, "ExpiredToken"),
 )
 WEATHERS: tuple[Weather, ...] = (
-    _requests(fault_proxy.SLOW_DOWN, "throttled", 0.25),
-    _requests(fault_proxy.SERVER_ERROR, "error 500", 0.2),
-    _requests(fault_proxy.reset, "reset", 0.2),
+    _requests(faults.SLOW_DOWN, "throttled", 0.25),
+    _requests(faults.SERVER_ERROR, "error 500", 0.2),
+    _requests(faults.reset, "reset", 0.2),
     ANSWERS_LOST,
-    _requests(fault_proxy.slow(400_000), "slow bodies", 0.5),
-    _requests(fault_proxy.truncate, "truncated", 0.2, method="GET"),
+    _requests(faults.slow(400_000), "slow bodies", 0.5),
+    _requests(faults.truncate, "truncated", 0.2, method="GET"),
     *REFUSALS,
     an_answer_that_never_comes,
     s3_away,

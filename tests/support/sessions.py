@@ -16,7 +16,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from rectrain_local.s3 import REGION
-from tests.support.fault_proxy import EXPIRED, HOP_BY_HOP, Effect, Exchange
+from tests.support.faults import EXPIRED, HOP_BY_HOP, Effect, Exchange
 
 SIGNATURE = HOP_BY_HOP | {"authorization", "x-amz-security-token", "x-amz-date", "content-length"}
 

@@ -9,8 +9,9 @@ import pytest
 from rectrain_api.errors import PermissionRefused, StoreUnavailable
 from rectrain_data.transfer import Retries, S3Options, Store, open_store
 from rectrain_local.s3 import SeaweedS3
-from tests.support import fault_proxy
-from tests.support.fault_proxy import Effect, FaultProxy
+from tests.support import faults
+from tests.support.fault_proxy import FaultProxy
+from tests.support.faults import Effect
 
 Opened = Callable[..., Store]
 DATA = bytes(range(256)) * 400
@@ -44,10 +45,10 @@ def test_what_passes_is_unchanged(opened: Opened, proxy: FaultProxy) -> None:
 @pytest.mark.parametrize(
     "effect",
     [
-        pytest.param(fault_proxy.SLOW_DOWN, id="throttled"),
-        pytest.param(fault_proxy.SERVER_ERROR, id="error"),
-        pytest.param(fault_proxy.reset, id="reset"),
-        pytest.param(fault_proxy.truncate, id="truncated"),
+        pytest.param(faults.SLOW_DOWN, id="throttled"),
+        pytest.param(faults.SERVER_ERROR, id="error"),
+        pytest.param(faults.reset, id="reset"),
+        pytest.param(faults.truncate, id="truncated"),
     ],
 )
 def test_a_fault_that_passes(opened: Opened, proxy: FaultProxy, effect: Effect) -> None:
@@ -59,14 +60,14 @@ def test_a_fault_that_passes(opened: Opened, proxy: FaultProxy, effect: Effect) 
 
 
 def test_an_answer_is_lost_after_the_write(opened: Opened, proxy: FaultProxy) -> None:
-    proxy.set(fault_proxy.lose_answer, "lost", method="PUT", count=1)
+    proxy.set(faults.lose_answer, "lost", method="PUT", count=1)
     assert not opened().create("landed", b"mine"), "the second try finds the first one's"
     assert opened(direct=True).get_bytes("landed") == b"mine"
 
 
 def test_slow_bodies(opened: Opened, proxy: FaultProxy) -> None:
     store = opened()
-    proxy.set(fault_proxy.slow(len(DATA) / 0.5), "slow", key="/slow$")
+    proxy.set(faults.slow(len(DATA) / 0.5), "slow", key="/slow$")
     started = time.monotonic()
     store.put_bytes("slow", DATA)
     sent = time.monotonic()
@@ -87,8 +88,8 @@ def test_away_and_back(opened: Opened, proxy: FaultProxy) -> None:
 @pytest.mark.parametrize(
     ("effect", "said"),
     [
-        pytest.param(fault_proxy.EXPIRED, "session token has expired", id="expired"),
-        pytest.param(fault_proxy.SKEWED, "clock is off", id="skewed"),
+        pytest.param(faults.EXPIRED, "session token has expired", id="expired"),
+        pytest.param(faults.SKEWED, "clock is off", id="skewed"),
     ],
 )
 def test_refusals(opened: Opened, proxy: FaultProxy, effect: Effect, said: str) -> None:
@@ -100,14 +101,14 @@ def test_refusals(opened: Opened, proxy: FaultProxy, effect: Effect, said: str) 
 
 def test_something_done_between_write_and_answer(opened: Opened, proxy: FaultProxy) -> None:
     direct, seen = opened(direct=True), []
-    proxy.set(fault_proxy.strike(lambda: seen.append(direct.get("struck")), landed=False), "x", count=1)
-    proxy.set(fault_proxy.strike(lambda: seen.append(direct.get("struck")), landed=True), "y", count=1)
+    proxy.set(faults.strike(lambda: seen.append(direct.get("struck")), landed=False), "x", count=1)
+    proxy.set(faults.strike(lambda: seen.append(direct.get("struck")), landed=True), "y", count=1)
     opened().put_bytes("struck", b"1")
     assert seen == [None, b"1"]
 
 
 def test_a_hanging_request_ends_with_its_client(opened: Opened, proxy: FaultProxy) -> None:
-    proxy.set(fault_proxy.hang, "hung")
+    proxy.set(faults.hang, "hung")
     with socket.create_connection(("127.0.0.1", proxy.port)) as client:
         client.settimeout(0.5)
         client.sendall(b"GET /b/k HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -10,7 +10,7 @@ import pytest
 from rectrain_api.records import CheckpointRecord
 from rectrain_data.transfer import S3Options, open_store
 from rectrain_local.s3 import SeaweedS3
-from tests.support import fault_proxy
+from tests.support import faults
 from tests.support.fault_proxy import FaultProxy
 from tests.support.plans import make_manifest
 from tests.support.sessions import Sessions
@@ -59,12 +59,12 @@ def test_a_bad_day(
     trainer: Trainer, proxy: FaultProxy, place: Place, job: dict[str, Any], good_day: dict[str, str]
 ) -> None:
     """A bit of everything, from the first request to the last."""
-    proxy.set(fault_proxy.SLOW_DOWN, "throttled", chance=0.06)
-    proxy.set(fault_proxy.SERVER_ERROR, "error", chance=0.06)
-    proxy.set(fault_proxy.reset, "reset", chance=0.06)
-    proxy.set(fault_proxy.lose_answer, "answer lost", chance=0.12, method="PUT|POST|DELETE")
-    proxy.set(fault_proxy.truncate, "truncated", chance=0.12, method="GET")
-    proxy.set(fault_proxy.slow(1_000_000), "slow", chance=0.2)
+    proxy.set(faults.SLOW_DOWN, "throttled", chance=0.06)
+    proxy.set(faults.SERVER_ERROR, "error", chance=0.06)
+    proxy.set(faults.reset, "reset", chance=0.06)
+    proxy.set(faults.lose_answer, "answer lost", chance=0.12, method="PUT|POST|DELETE")
+    proxy.set(faults.truncate, "truncated", chance=0.12, method="GET")
+    proxy.set(faults.slow(1_000_000), "slow", chance=0.2)
     ended = trainer.run(job, AWS_ENDPOINT_URL_S3=proxy.endpoint)
     assert ended.code == 0, ended.errors
     assert len(place.state().starts) == 1
@@ -77,9 +77,7 @@ def test_away_for_a_while(
     trainer: Trainer, proxy: FaultProxy, place: Place, job: dict[str, Any], good_day: dict[str, str]
 ) -> None:
     """It trains on to its end, and commits when S3 is back."""
-    proxy.set(
-        fault_proxy.also(proxy.away), "the first checkpoint", key="/log/", body=b'"checkpoint"', count=1
-    )
+    proxy.set(faults.also(proxy.away), "the first checkpoint", key="/log/", body=b'"checkpoint"', count=1)
     run = trainer.start(job, AWS_ENDPOINT_URL_S3=proxy.endpoint, RECTRAIN_S3_DEADLINE_SECONDS="1")
     run.until(lambda: "Nothing has been committed since" in run.errors(), "it says so")
     run.until(lambda: f"step {STEPS}/{STEPS}" in run.errors(), "it trains on")
@@ -114,7 +112,7 @@ def test_keys_that_expire(
 
 def slow_upload(run: Started, proxy: FaultProxy, rate: float) -> None:
     """From the first step on, checkpoints trickle; returns when one does."""
-    fault = proxy.set(fault_proxy.slow(rate), "slow", method="PUT", key=CHECKPOINT)
+    fault = proxy.set(faults.slow(rate), "slow", method="PUT", key=CHECKPOINT)
     run.until(lambda: fault.hits, "an upload")
 
 
