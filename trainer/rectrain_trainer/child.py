@@ -30,6 +30,7 @@ from rectrain_api.errors import (
 )
 from rectrain_api.exit_codes import EX_OK, outcome_of
 from rectrain_api.plan import RunPlan
+from rectrain_api.report import Stage
 from rectrain_trainer.board import Board
 from rectrain_trainer.chunks import ChunkHandler, Chunks
 from rectrain_trainer.console import PLAIN, Narrator, set_up_logging
@@ -112,7 +113,8 @@ def _meant(error: BaseException, board: Board, interrupt: Interrupt) -> BaseExce
     """
     if interrupt.requested and not isinstance(error, Interrupted | Fenced):
         return Interrupted(f"Told to stop in stage {board.stage.value}.")
-    if board.reached_training and isinstance(error, PermissionRefused):
+    begun = board.stage not in (Stage.STAGING, Stage.CHECKING)
+    if begun and isinstance(error, PermissionRefused):
         return StoreUnavailable(str(error))
     return error
 

@@ -264,7 +264,7 @@ def test_damaged_metrics_lose_their_own_rows_only(damage: bytes) -> None:
 )
 def test_what_an_error_is_taken_for(error: Exception, told: bool, training: bool, code: int) -> None:
     board, interrupt = Board("s3://b/run"), Interrupt(10)
-    board.reached_training = training
+    board.stage = Stage.EXPORTING if training else Stage.CHECKING
     with interrupt.deferred():
         if told:
             interrupt._on_signal(15, None)
