@@ -16,8 +16,8 @@ INTERVAL = 10
 """Steps between checkpoints: no divisor of an epoch's, so that both kinds of snapshot come."""
 
 
-NANO = {"preset": "svtr_nano", "overrides": {"augment": "RecAug", "Optimizer.lr.warmup_epoch": "1"}}
-"""Dropout and stochastic depth, augmentation, warm-up."""
+NANO = {"preset": "svtr_nano", "overrides": {"Optimizer.lr.warmup_epoch": "1"}}
+"""Dropout and stochastic depth, warm-up."""
 SIZES = {
     "preset": "crnn_mv3",
     "overrides": {
@@ -28,7 +28,7 @@ SIZES = {
         "ema.decay": "0.95",
     },
 }
-"""Batches of several sizes, and an average of the weights."""
+"""Batches of several sizes, augmentation, and an average of the weights."""
 
 
 @dataclass(frozen=True, eq=False)
