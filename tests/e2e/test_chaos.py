@@ -11,7 +11,7 @@ from tests.support.rig import Rig, failed_reason
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
-KILLS = 4
+KILLS = 3
 
 
 def test_killed_again_and_again(rig: Rig) -> None:
