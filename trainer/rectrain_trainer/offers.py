@@ -182,6 +182,6 @@ class Waiting:
 
     def _saved(self, offer: Offer) -> None:
         with self._changed:
-            if offer not in self._all():
+            if offer not in self._all() and offer is not self._taken:  # it may have been taken at once
                 offer.remove()
             self._changed.notify_all()

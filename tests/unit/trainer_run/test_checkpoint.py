@@ -3,7 +3,8 @@
 import errno
 import json
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 
 from rectrain_api.errors import DiskTooSmall, Diverged, Fenced, StoreUnavailable
 from rectrain_api.records import RunLog, StoredFile, checkpoint_prefix
+from rectrain_data.transfer import Upload
 from rectrain_trainer import offers
 from rectrain_trainer.board import Board
 from rectrain_trainer.checkpoint import Committer
 from rectrain_trainer.loop import Position
-from rectrain_trainer.offers import Offer
+from rectrain_trainer.offers import Offer, Waiting
 from rectrain_trainer.snapshot import RunShape, Snapshot
 from rectrain_trainer.snapshot_files import load_snapshot, save_snapshot
 from tests.support.memory_store import MemoryStore
@@ -148,6 +150,41 @@ def test_what_waits_lies_on_the_disk_and_no_more_than_two(bench: Bench) -> None:
     bench.store.away = False
     assert bench.committer.finish(5) is None
     assert bench.steps() == [5, 20]
+    assert not any(bench.folder.iterdir())
+
+
+def test_what_is_being_uploaded_keeps_its_files(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it was taken, and gave way to a newer one, before its saver looked again."""
+    saved, given_way, uploading = threading.Event(), threading.Event(), threading.Event()
+    tidied = threading.Event()
+    save, upload, after = Offer.save, bench.store.upload_all, Waiting._saved
+
+    def slow_save(self: Offer, folder: Path, config: bytes) -> None:
+        save(self, folder, config)
+        saved.set()
+        assert given_way.wait(5)
+
+    def slow_upload(items: Iterable[Upload], *, limit: int = 8) -> int:
+        uploading.set()
+        assert tidied.wait(5)
+        return upload(items, limit=limit)
+
+    def then(self: Waiting, one: Offer) -> None:
+        after(self, one)
+        tidied.set()
+
+    monkeypatch.setattr(Offer, "save", slow_save)
+    monkeypatch.setattr(Waiting, "_saved", then)
+    monkeypatch.setattr(bench.store, "upload_all", slow_upload)
+    bench.committer.offer(offer(5))
+    bench.committer._waiting.start()
+    assert saved.wait(5)
+    bench.committer._thread.start()
+    assert uploading.wait(5)
+    bench.committer.offer(offer(10))
+    given_way.set()
+    assert bench.committer.finish(5) is None
+    assert bench.steps() == [5, 10]
     assert not any(bench.folder.iterdir())
 
 
