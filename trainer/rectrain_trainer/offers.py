@@ -138,9 +138,11 @@ class Waiting:
             self._changed.notify_all()
 
     def pause(self, wait_s: float) -> None:
-        """Until something may have changed for the better."""
+        """Until something may have changed for the better: not for long when time is running out."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped, timeout=wait_s)
+            if not self._changed.wait_for(lambda: self._stopped or self._closing, timeout=wait_s):
+                return
+            self._changed.wait_for(lambda: self._stopped, timeout=min(wait_s, FIRST_WAIT_S))
 
     def _all(self) -> list[Offer]:
         """What waits, without repetition."""

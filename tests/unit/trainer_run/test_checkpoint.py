@@ -271,6 +271,39 @@ def test_when_the_store_stays_away_it_ends_in_time(bench: Bench) -> None:
     assert not bench.committer.has_log
 
 
+@pytest.mark.parametrize("trouble", ["store", "disk"])
+def test_at_the_end_it_is_tried_again_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """However long the last pause was to be: the grace period may be shorter."""
+    monkeypatch.setattr(offers, "FIRST_WAIT_S", 60.0)
+    monkeypatch.setattr(offers, "MAX_WAIT_S", 60.0)
+    paused = threading.Event()
+    pause, save = Waiting.pause, offers.save_snapshot
+    full = [trouble == "disk"]
+
+    def write(folder: Path, content: Snapshot) -> list[StoredFile]:
+        if full[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+        return save(folder, content)
+
+    def waits(self: Waiting, wait_s: float) -> None:
+        paused.set()
+        pause(self, wait_s)
+
+    monkeypatch.setattr(offers, "save_snapshot", write)
+    monkeypatch.setattr(Waiting, "pause", waits)
+    bench.committer.start()
+    wait_until(lambda: bench.board.checkpoint is not None, 5, "not started")
+    bench.store.away = trouble == "store"
+    bench.committer.offer(offer(5))
+    assert paused.wait(5)
+    bench.store.away = full[0] = False
+    monkeypatch.setattr(offers, "FIRST_WAIT_S", 0.01)
+    assert bench.committer.finish(5) is None
+    assert bench.steps() == [5]
+
+
 def test_a_lost_reply_commits_once(bench: Bench) -> None:
     bench.committer.start()
     bench.store.fault = "lost"
