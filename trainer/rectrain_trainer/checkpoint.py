@@ -8,6 +8,7 @@ nothing was committed. From `start` to `finish` the thread here is the log's onl
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -68,7 +69,7 @@ class Committer:
         self._store_metrics = store_metrics
         self._keep_last = keep_last
         self._waiting = Waiting(folder, config, self._stale)
-        self._change: PlanChange | None = None
+        self._changes: deque[PlanChange] = deque()
         self._committed_at = now()
         self._trouble: RectrainError | None = None
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
@@ -84,8 +85,10 @@ class Committer:
         self._waiting.put(offer)
 
     def change(self, epochs: int, was: int, step: int) -> None:
-        """The run has more epochs from this step on: recorded before the next checkpoint."""
-        self._change = PlanChange(attempt=self._log.attempt, time=now(), was=was, epochs=epochs, step=step)
+        """The run has more epochs from this step on: recorded before the first checkpoint that has them."""
+        self._changes.append(
+            PlanChange(attempt=self._log.attempt, time=now(), was=was, epochs=epochs, step=step)
+        )
 
     def check(self) -> None:
         """Raise what a thread died of, such as Fenced."""
@@ -147,7 +150,7 @@ class Committer:
         offer.record = offer.record or self._upload(offer)
         if not offer.recorded:
             self._store_metrics()
-            self._append_change()
+            self._append_changes(offer.step)
             self._log.append(offer.record)
             offer.recorded = True
         if offer.best and not offer.best_recorded:
@@ -161,11 +164,11 @@ class Committer:
         log.info("Checkpoint of step %d committed (%s).", offer.step, _mib(offer.record.bytes))
         self._retire(self._log.state.to_retire(self._keep_last))
 
-    def _append_change(self) -> None:
-        change = self._change
-        if change is not None:
-            self._log.append(change)
-            self._change = None
+    def _append_changes(self, step: int) -> None:
+        """Those that a checkpoint of this step has. An older one goes on by the epochs of before."""
+        while self._changes and self._changes[0].step <= step:
+            self._log.append(self._changes[0])
+            self._changes.popleft()
 
     def _upload(self, offer: Offer) -> CheckpointRecord:
         """All files at the checkpoint's own prefix, counted; the record isn't appended yet."""

@@ -262,6 +262,35 @@ def test_more_epochs_are_recorded_before_the_checkpoint_that_has_them(bench: Ben
     assert bench.log.state.epochs == 4
 
 
+def test_a_change_is_recorded_before_the_first_checkpoint_that_has_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before one that was on its way already; and none gets lost, however slow the store is."""
+    upload, uploading, changed = bench.store.upload_all, threading.Event(), threading.Event()
+
+    def slow_upload(items: Iterable[Upload], *, limit: int = 8) -> int:
+        uploading.set()
+        assert changed.wait(5)
+        return upload(items, limit=limit)
+
+    monkeypatch.setattr(bench.store, "upload_all", slow_upload)
+    bench.committer.start()
+    bench.committer.offer(offer(5))
+    assert uploading.wait(5)
+    bench.committer.change(4, 2, 6)
+    bench.committer.change(6, 4, 8)
+    bench.committer.offer(offer(9))
+    changed.set()
+    assert bench.committer.finish(5) is None
+    said = [json.loads(bench.store.objects[key]) for key in bench.store.list_keys("log/")[1:]]
+    assert [(r["kind"], r["step"], r.get("was"), r.get("epochs")) for r in said] == [
+        ("checkpoint", 5, None, None),
+        ("plan-change", 6, 2, 4),
+        ("plan-change", 8, 4, 6),
+        ("checkpoint", 9, None, None),
+    ]
+
+
 def test_when_the_store_stays_away_it_ends_in_time(bench: Bench) -> None:
     bench.committer.start()
     wait_until(lambda: bench.board.checkpoint is not None, 5, "not started")
