@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from rectrain_api.errors import Interrupted, PeerLost
+from rectrain_api.errors import Interrupted
 from rectrain_api.plan import CheckpointInterval, EvalInterval
 from rectrain_api.report import Stage
 from rectrain_api.status import Metrics, Progress
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 LAST_COMMIT_S: Final = 600.0
 """How long the end of training waits for a store that is away."""
 LOST_COMMIT_S: Final = 20.0
-"""How long the last checkpoint is waited for when another pod was lost."""
+"""How long the last checkpoint is waited for when training breaks off: another pod was lost, say."""
 _SHOW_EVERY_S: Final = 1.0
 _COMMIT_MARGIN_S: Final = 2.0
 """Of the grace period: for attempt-end, after the last checkpoint."""
@@ -108,22 +108,10 @@ class Training:
         interrupt, committer = self._deps.interrupt, self._deps.committer
         self._deps.board.enter(Stage.TRAINING)
         self._show_position()
-        with interrupt.deferred():
-            try:
-                self._catch_up()
-                for step in train(self._state, loader):
-                    self._after(step)
-                    committer.check()
-                    if interrupt.requested:
-                        self._stop()
-            except PeerLost:
-                committer.finish(
-                    min(LOST_COMMIT_S, interrupt.left_s() - _COMMIT_MARGIN_S)
-                )  # another pod is gone: what waits here needn't be lost too
-                raise
-            finally:
-                self._show()
         try:
+            with interrupt.deferred():
+                self._train(loader)
+            interrupt.check()  # it may have been noted behind the last step
             left = committer.finish(LAST_COMMIT_S)
         except Interrupted:
             self._stop()
@@ -132,6 +120,25 @@ class Training:
                 f"The last checkpoint couldn't be committed within {LAST_COMMIT_S:.0f} s after training, so "
                 f"another attempt trains on from the last one committed: {left}"
             )
+
+    def _train(self, loader: Loader) -> None:
+        """To the end, or to the first step boundary after being told to stop. Raises as `run`."""
+        interrupt, committer = self._deps.interrupt, self._deps.committer
+        try:
+            self._catch_up()
+            for step in train(self._state, loader):
+                self._after(step)
+                committer.check()
+                interrupt.check()
+        except Interrupted:
+            raise
+        except Exception:
+            committer.finish(
+                min(LOST_COMMIT_S, interrupt.left_s() - _COMMIT_MARGIN_S)
+            )  # training is over: what waits here needn't be lost too, nor how it ended
+            raise
+        finally:
+            self._show()
 
     def _after(self, step: Step) -> None:
         """Everything that is due after one step."""
@@ -154,8 +161,7 @@ class Training:
             self._state.ranks.gate(gate_of(self._state.position))
             if self._state.evaluated:
                 self._offer(accuracy, best)  # so that it is kept, and its accuracy stands in the log
-            if self._deps.interrupt.requested:
-                self._stop()
+            self._deps.interrupt.check()
 
     def _extend(self) -> None:
         """Train for more epochs, if the run plan has more by now."""

@@ -4,19 +4,22 @@ In this process, against a store in memory, so that the moments are exact; `test
 real processes. Weights, moments, curves, evaluations and the best are compared with those of a quiet run.
 """
 
+import itertools
 import json
 import random
 import signal
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rectrain_api.errors import Interrupted, StoreUnavailable
+from rectrain_api.errors import Diverged, Interrupted, PeerLost, StoreUnavailable
 from rectrain_api.plan import CheckpointInterval, EvalInterval
 from rectrain_api.records import CheckpointRecord, PlanChange, RunLog, RunState, parse_record, record_key
+from rectrain_data.transfer import Upload
 from rectrain_trainer import offers
 from rectrain_trainer import train as train_module
 from rectrain_trainer.board import Board
@@ -291,6 +294,64 @@ def test_more_epochs_in_a_running_pod(digits: Path, tmp_path: Path, monkeypatch:
     assert killed.attempt(monkeypatch, Fate()) is not None
     assert killed.result() == whole.result()
     assert sum(isinstance(r, PlanChange) for r in records(killed)) == 1
+
+
+@pytest.mark.parametrize("failure", [Diverged("NaN"), PeerLost("gone"), RuntimeError("of Paddle's")])
+def test_what_waits_is_committed_when_training_breaks_off(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    """And the log is handed back, so that it can say how the attempt ended."""
+    run = Run(digits, tmp_path)
+    uploading = threading.Event()
+
+    def upload(pod: Pod, items: Iterable[Upload], *, limit: int = 8) -> int:
+        assert uploading.wait(10)
+        return run.store.upload_all(items, limit=limit)
+
+    def after_step(committer: Mortal) -> None:
+        if next(steps) == 4:
+            threading.Timer(0.2, uploading.set).start()
+            raise failure
+
+    steps, committers = itertools.count(1), []
+    monkeypatch.setattr(Pod, "upload_all", upload, raising=False)
+    monkeypatch.setattr(Mortal, "check", after_step)
+    start = Mortal.start
+    monkeypatch.setattr(Mortal, "start", lambda self: (committers.append(self), start(self)))
+    with pytest.raises(type(failure)):
+        run.attempt(monkeypatch, Fate())
+    assert [c.step for c in run.log().checkpoints] == [3]
+    assert not committers[0].has_log
+
+
+def test_told_to_stop_behind_the_last_step(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody looks between two steps any more: it isn't taken for a run that may wait ten minutes."""
+    run, batches = Run(digits, tmp_path), Loader.batches
+    waits: list[float] = []
+    finish = Committer.finish
+
+    def to_the_end(self: Loader, epoch: int, start: int = 0) -> Iterator[Any]:
+        yield from batches(self, epoch, start)
+        if epoch == RECIPE.epochs - 1:
+            interrupts[0]._on_signal(signal.SIGTERM, None)
+
+    def noted(self: Committer, wait_s: float) -> Any:
+        waits.append(wait_s)
+        return finish(self, wait_s)
+
+    interrupts: list[Interrupt] = []
+    init = Interrupt.__init__
+    monkeypatch.setattr(
+        Interrupt, "__init__", lambda self, grace_s: (interrupts.append(self), init(self, grace_s))[1]
+    )
+    monkeypatch.setattr(Loader, "batches", to_the_end)
+    monkeypatch.setattr(Committer, "finish", noted)
+    assert run.attempt(monkeypatch, Fate()) is None, "it went on"
+    assert len(waits) == 1
+    assert waits[0] < 30
+    assert run.log().newest_first()[0].step == 3 * STEPS
 
 
 def schedule(recipe: Recipe) -> list[float]:
