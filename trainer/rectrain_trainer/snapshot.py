@@ -161,14 +161,17 @@ def extend(state: TrainState, epochs: int) -> None:
 
 def _check_shape(state: TrainState, have: RunShape) -> None:
     want = _shape_of(state)
-    if (want.seed, want.batch_size, want.steps_per_epoch) != (
-        have.seed,
-        have.batch_size,
-        have.steps_per_epoch,
-    ):
+    counts = (
+        ("seed", have.seed, want.seed),
+        ("images a step", have.batch_size, want.batch_size),
+        ("steps an epoch", have.steps_per_epoch, want.steps_per_epoch),
+    )
+    changed = [f"{name}: {old} → {new}" for name, old, new in counts if old != new]
+    if changed:
         raise InvalidSpec(
-            f"The checkpoint was made with other data, settings or number of pods ({have}; now {want}): "
-            "its place in the epoch would mean other samples. Start a run of its own."
+            f"The checkpoint was made with other data, settings or number of pods ({'; '.join(changed)}), so "
+            "its place in the epoch would mean other samples: put that back, or give this run a "
+            "checkpoint.uri of its own."
         )
 
 

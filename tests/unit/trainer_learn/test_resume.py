@@ -179,7 +179,8 @@ def test_more_epochs_after_a_warm_up_follow_the_longer_schedule(digits: Path) ->
 def test_a_checkpoint_of_other_batches_is_refused(digits: Path) -> None:
     snapshot = capture(TrainState.new(RECIPE, STEPS))
     other = TrainState.new(replace(RECIPE, batch_size=16), 4)
-    with pytest.raises(InvalidSpec, match="other data, settings or number of pods"):
+    changed = rf"number of pods \(images a step: {RECIPE.batch_size} → 16; steps an epoch: {STEPS} → 4\)"
+    with pytest.raises(InvalidSpec, match=changed):
         restore(other, snapshot)
 
 
