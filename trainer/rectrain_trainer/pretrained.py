@@ -76,8 +76,8 @@ def first_weights(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     weights, sentence = fitted(recipe, given)
+    board.say("")
     log.info("%s", sentence)
-    board.say(sentence)
     return weights
 
 
@@ -118,7 +118,12 @@ def _of_run(named: PretrainedPlan, open_store: Callable[[str], Store], folder: P
         except DAMAGED as e:
             tried, why = record, e
     assert why is not None
-    raise why
+    assert tried is not None
+    other = "Latest" if named.checkpoint == "Best" else "Best"
+    raise type(why)(
+        f"The checkpoint of step {tried.step} of the run at {named.uri} didn't come whole "
+        f"({str(why).partition(': ')[0]}): try model.pretrained.checkpoint: {other}, or bring its files back."
+    ) from why
 
 
 def _chosen(state: RunState, named: PretrainedPlan) -> CheckpointRecord:
