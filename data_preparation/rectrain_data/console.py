@@ -26,11 +26,11 @@ _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 @contextmanager
 def progress(title: str, total: int, *, unit: str = "samples") -> Iterator[Callable[[int], None]]:
-    """A function to be told how much was just done, from any thread. `unit` "bytes" shows megabytes."""
+    """A function to be told how much was just done, from any thread. `unit` "bytes" shows MiB and so on."""
     if not sys.stderr.isatty():
         yield _plain(title, total, unit)
         return
-    count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    count = DownloadColumn(binary_units=True) if unit == "bytes" else MofNCompleteColumn()
     columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
     with Progress(*columns, console=err) as bar:
         task = bar.add_task(title, total=total)

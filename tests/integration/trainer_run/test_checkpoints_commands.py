@@ -160,6 +160,11 @@ def test_pull_names_its_folder_and_refuses_one_that_is_taken(command: Command, f
     assert "digits-step-000006 exists and isn't an empty folder" in again.stderr
 
 
+def test_what_pull_says_can_be_pasted_into_a_shell(command: Command, finished: Place) -> None:
+    done = command("pull", finished.uri, "my model")
+    assert "-o 'Global.pretrained_model=my model/model'" in done.stdout
+
+
 def test_pull_of_a_damaged_one_leaves_nothing(command: Command, copy: Place) -> None:
     newest = copy.state().newest_first()[0]
     copy.store.put_bytes(f"{newest.prefix}/model.pdopt", b"other")

@@ -6,6 +6,7 @@ Data goes to stdout, progress and messages to stderr.
 import contextlib
 import json
 import logging
+import shlex
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -97,7 +98,8 @@ def pull(
         accuracy = "" if pulled.accuracy is None else f", accuracy {pulled.accuracy:.1%}"
         what = f"step {pulled.step} (epoch {pulled.epoch}{accuracy})"
         typer.echo(f"{pulled.folder} holds {what}, {human(pulled.bytes)}.")
-        typer.echo(f"PaddleOCR's own tools load it with -o Global.pretrained_model={pulled.pretrained_model}")
+        option = shlex.quote(f"Global.pretrained_model={pulled.pretrained_model}")
+        typer.echo(f"PaddleOCR's own tools load it with -o {option}")
 
 
 def _open(uri: str) -> Store:
