@@ -146,7 +146,7 @@ def start_run(s3: "S3", name: str, folder: Path) -> Run:
         config=b"config",
         keep_last=2,
     )
-    store.retries.on_retry = committer.waiting
+    store.retries.on_retry = committer.retried
     committer.start()
     return Run(store, log, board, committer)
 

@@ -17,7 +17,7 @@ def broken(place: Place, recipe: Recipe, wanted: Outcome) -> list[str]:
         *_holes(found.training, recipe.steps),
         *_damaged(place, place.state()),
         *_unfenced(records),
-        *_restarted_elsewhere(place, records),
+        *_done_again(place, records),
     ]
 
 
@@ -86,7 +86,7 @@ def committed_steps(records: Sequence[Record], attempt: int) -> list[int]:
     return [r.step for r in records if isinstance(r, CheckpointRecord) and r.attempt == attempt]
 
 
-def _restarted_elsewhere(place: Place, records: Sequence[Record]) -> Iterator[str]:
+def _done_again(place: Place, records: Sequence[Record]) -> Iterator[str]:
     """Nothing that was committed is done again."""
     for attempt, step in resumed_steps(records).items():
         rows = [r["step"] for r in place.metrics(attempt) if r["kind"] == "train"]

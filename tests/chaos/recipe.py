@@ -109,6 +109,7 @@ def merged(attempts: list[list[Row]], kind: str, fields: tuple[str, ...]) -> lis
     """Rows of a kind over all attempts: from its first training step on, a later attempt's are what counts.
 
     An evaluation made again at the same step (of the very same weights) counts once, if it found the same.
+    Worked out anew, since the trainer's own merging of rows is one of the things that are checked.
     """
     kept: list[Row] = []
     for rows in attempts:

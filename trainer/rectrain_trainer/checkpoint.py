@@ -111,7 +111,7 @@ class Committer:
         """Whether the log is (still) the thread's."""
         return self._thread.is_alive()
 
-    def waiting(self, event: RetryEvent) -> None:
+    def retried(self, event: RetryEvent) -> None:
         """For `Retries.on_retry`: a request failed, and is tried again."""
         self._say(event.sentence)
         if event.waited_s >= STALE_AFTER_S:

@@ -328,7 +328,7 @@ class Run:
             config=config_of(self.plan, recipe),
             keep_last=self.plan.checkpoint.keep_last,
         )
-        self._log_place.retries.on_retry = committer.waiting
+        self._log_place.retries.on_retry = committer.retried
         committer.start()
         return committer
 

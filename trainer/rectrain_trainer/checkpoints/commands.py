@@ -43,7 +43,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Say more, with tracebacks.
 @app.command()
 def ls(uri: Uri, as_json: AsJson = False, debug: Debug = False) -> None:
     """Say what the run's log says: attempts, checkpoints, which is best, what came out of it."""
-    with _told(debug):
+    with _ending_in_a_sentence(debug):
         store = _open(uri)
         records, state = read_run(store)
         listing = listing_of(store.uri, records, state, partial(reached_training, store))
@@ -56,7 +56,7 @@ def ls(uri: Uri, as_json: AsJson = False, debug: Debug = False) -> None:
 @app.command()
 def verify(uri: Uri, as_json: AsJson = False, debug: Debug = False) -> None:
     """Read every byte of every checkpoint and of the exported model. Exit 65 if anything is damaged."""
-    with _told(debug) as interrupts:
+    with _ending_in_a_sentence(debug) as interrupts:
         store = _open(uri)
         _, state = read_run(store)
         items = verifying.items_of(state)
@@ -65,7 +65,7 @@ def verify(uri: Uri, as_json: AsJson = False, debug: Debug = False) -> None:
         if as_json:
             _print_json(found)
         else:
-            for line in _told_of(found):
+            for line in _lines_of(found):
                 typer.echo(line)
         if not found.whole:
             raise DatasetInvalid(_verdict(found))
@@ -85,7 +85,7 @@ def pull(
     debug: Debug = False,
 ) -> None:
     """Download one checkpoint, checked; its folder appears when it is whole."""
-    with _told(debug):
+    with _ending_in_a_sentence(debug):
         store = _open(uri)
         _, state = read_run(store)
         record = pulling.choose(state, checkpoint, store.uri)
@@ -109,15 +109,15 @@ def _open(uri: str) -> Store:
 def _until_interrupted(advance: Callable[[int], None], interrupts: Interrupts) -> Callable[[int], None]:
     """Ends the threads that read: a large file takes its time."""
 
-    def told(amount: int) -> None:
+    def advance_or_end(amount: int) -> None:
         if interrupts.asked:
             raise KeyboardInterrupt
         advance(amount)
 
-    return told
+    return advance_or_end
 
 
-def _told_of(found: verifying.Verification) -> Iterator[str]:
+def _lines_of(found: verifying.Verification) -> Iterator[str]:
     for problem in found.problems:
         of = "the exported model" if problem.checkpoint is None else f"step {problem.checkpoint}"
         yield f"{of}\t{problem.file} {problem.problem}"
@@ -139,7 +139,7 @@ def _print_json(document: ApiModel) -> None:
 
 
 @contextlib.contextmanager
-def _told(debug: bool) -> Iterator[Interrupts]:
+def _ending_in_a_sentence(debug: bool) -> Iterator[Interrupts]:
     """Whatever goes wrong within ends in one sentence and its exit code."""
     set_up_logging(debug=debug)
     interrupts = Interrupts()
