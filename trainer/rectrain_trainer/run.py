@@ -164,7 +164,7 @@ class Run:
             )
         check_plan(state, self.plan, self._store.uri)
         self._refuse_unproductive(state)
-        self.board.update(attempt=state.attempt + 1, progress=self._progress_so_far(state))
+        self.board.update(attempt=state.next_attempt, progress=self._progress_so_far(state))
         return state
 
     def _progress_so_far(self, state: RunState) -> Progress:
