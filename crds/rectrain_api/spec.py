@@ -101,7 +101,8 @@ class PretrainedSpec(ApiModel):
         Field(
             description="The characters that the .pdparams file was trained on: an s3:// URI of a text file "
             "with one character a line, or the name of one of PaddleOCR's own. What the head has learnt of "
-            "characters that both know is then carried over. Left out: taken to be this run's own."
+            "characters that both know is then carried over. Left out: a head of this run's size is taken to "
+            "be of its characters, and one of another size starts afresh."
         ),
     ] = None
 
