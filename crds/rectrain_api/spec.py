@@ -456,8 +456,8 @@ def _unchanged_once_started(section: str) -> Cel:
     return Cel(
         rule="!has(oldSelf.status) || !has(oldSelf.status.startTime) || "
         f"self.spec.{section} == oldSelf.spec.{section}",
-        message=f"spec.{section} can't change once the run has started: make a new RecTrainingJob "
-        "(with a checkpoint.uri of its own, or the same one to go on from its checkpoints)",
+        message=f"spec.{section} can't change once the run has started: delete it and apply it "
+        "again (it goes on from its checkpoints), or make a new one with a checkpoint.uri of its own",
     )
 
 
@@ -503,7 +503,8 @@ ROOT_RULES: list[Cel] = [
     ),
     Cel(
         rule=f"!({_ENDED}) || self.spec == oldSelf.spec",
-        message="the run has ended: nothing in spec can change; make a new RecTrainingJob",
+        message="the run has ended: nothing in spec can change; delete it and apply it again to train on from its "
+        "checkpoints, or make a new one with a checkpoint.uri of its own",
     ),
 ]
 

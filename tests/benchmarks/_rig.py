@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rectrain_api.records import RunLog
+from rectrain_api.run_log import RunLog
 from rectrain_data.transfer import S3Options, Store
 from rectrain_local.assets.cache import Cache, cache_root
 from rectrain_local.assets.gobuild import GoBuild

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
-from rectrain_api.records import AttemptStart, CheckpointRecord, Record, RunState
+from rectrain_api.records import AttemptStart, CheckpointRecord, Record
+from rectrain_api.run_state import RunState
 from rectrain_data.transfer import sha256_bytes
 from tests.chaos.recipe import Outcome, Recipe, Row, outcome_of
 from tests.support.trainer import Place

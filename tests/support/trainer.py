@@ -16,7 +16,9 @@ from typing import Any
 
 import yaml
 
-from rectrain_api.records import Record, RunLog, RunState, parse_record
+from rectrain_api.records import Record, parse_record
+from rectrain_api.run_log import RunLog
+from rectrain_api.run_state import RunState
 from rectrain_data import demo, images
 from rectrain_data.packed import PackedWriter
 from rectrain_data.split import EVAL, TRAIN

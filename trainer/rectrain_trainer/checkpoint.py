@@ -26,10 +26,10 @@ from rectrain_api.records import (
     CheckpointRecord,
     PlanChange,
     RetireRecord,
-    RunLog,
     StoredFile,
     checkpoint_prefix,
 )
+from rectrain_api.run_log import RunLog
 from rectrain_api.status import nothing_since
 from rectrain_data.transfer import RetryEvent, Upload
 from rectrain_trainer import offers

@@ -8,7 +8,8 @@ import logging
 from typing import Final
 
 from rectrain_api.errors import InputMissing
-from rectrain_api.records import FinalRecord, RunState, StoredFile, attempt_prefix
+from rectrain_api.records import FinalRecord, StoredFile, attempt_prefix
+from rectrain_api.run_state import RunState
 from rectrain_data.transfer import Store
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """The run's place in S3, as the trainer uses it: what it needs of a store, and how it is opened.
 
-Called by the run. The log's pure core is `rectrain_api.records`; `rectrain_data.transfer.Store` already is
+Called by the run. The log's pure core is `rectrain_api.run_log`; `rectrain_data.transfer.Store` already is
 the store that it asks for.
 """
 
@@ -11,7 +11,9 @@ from typing import Final, Protocol
 
 from rectrain_api.errors import InvalidSpec
 from rectrain_api.plan import RunPlan
-from rectrain_api.records import LogStore, RunState, attempt_prefix
+from rectrain_api.records import attempt_prefix
+from rectrain_api.run_log import LogStore
+from rectrain_api.run_state import RunState
 from rectrain_data.transfer import ObjectInfo, Retries, S3Options, Store, Upload, open_store
 from rectrain_data.transfer.retries import DEFAULT_DEADLINE_S, OnRetry
 

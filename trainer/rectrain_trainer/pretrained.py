@@ -17,7 +17,9 @@ import yaml
 
 from rectrain_api.errors import DatasetInvalid, InputMissing, InvalidSpec, RectrainError
 from rectrain_api.plan import PretrainedPlan, RunPlan
-from rectrain_api.records import CheckpointRecord, RunLog, RunState
+from rectrain_api.records import CheckpointRecord
+from rectrain_api.run_log import RunLog
+from rectrain_api.run_state import RunState
 from rectrain_data.dictionary import builtin_names
 from rectrain_data.transfer import Corrupt, Download, Store, sha256_file
 from rectrain_trainer.board import Board

@@ -11,14 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from rectrain_api.plan import RunPlan
-from rectrain_api.records import (
-    FinalRecord,
-    RunLog,
-    RunState,
-    StoredFile,
-    attempt_prefix,
-)
+from rectrain_api.records import FinalRecord, StoredFile, attempt_prefix
 from rectrain_api.report import Stage
+from rectrain_api.run_log import RunLog
+from rectrain_api.run_state import RunState
 from rectrain_api.status import Metrics, ModelStatus, Reason
 from rectrain_data.transfer import Store, Upload, sha256_file
 from rectrain_trainer.board import Board

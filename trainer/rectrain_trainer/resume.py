@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from rectrain_api.errors import InputMissing, RectrainError, RunConflict
-from rectrain_api.records import BestRecord, CheckpointRecord, PlanChange, RetireRecord, RunLog
+from rectrain_api.records import (
+    BestRecord,
+    CheckpointRecord,
+    PlanChange,
+    RetireRecord,
+)
+from rectrain_api.run_log import RunLog
 from rectrain_data.transfer import Corrupt, Download, Store
 from rectrain_trainer.loop import Best, TrainState
 from rectrain_trainer.place import now

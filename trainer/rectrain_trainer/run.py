@@ -21,7 +21,9 @@ import yaml
 
 from rectrain_api.errors import InputMissing, NoProgress, RectrainError
 from rectrain_api.plan import RunPlan
-from rectrain_api.records import UNPRODUCTIVE_LIMIT, AttemptEnd, RunLog, RunState, check_plan
+from rectrain_api.records import AttemptEnd
+from rectrain_api.run_log import RunLog, check_plan
+from rectrain_api.run_state import UNPRODUCTIVE_LIMIT, RunState
 from rectrain_api.status import Progress, Reason
 from rectrain_data.transfer import RetryEvent, S3Options, Store
 from rectrain_trainer import resume

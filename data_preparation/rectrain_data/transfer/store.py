@@ -1,6 +1,6 @@
 """Everything of ours that touches S3, over obstore. Synchronous; threads inside where many requests help.
 
-Called by the trainer (staging, checkpoints, the run's log: `Store` is a `rectrain_api.records.LogStore`)
+Called by the trainer (staging, checkpoints, the run's log: `Store` is a `rectrain_api.run_log.LogStore`)
 and by `rectrain-data upload|ls`. Keys are relative to the store's own prefix. Every request is retried
 within `Retries`; every error is one of `rectrain_api.errors` and names the URI. Uploads carry a SHA-256
 that the service checks, and keep the file's own in the metadata. A store doesn't survive a fork.

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from rectrain_api.plan import plan as plan_of
-from rectrain_api.records import BestRecord, CheckpointRecord, RunLog, record_key
+from rectrain_api.records import BestRecord, CheckpointRecord, record_key
+from rectrain_api.run_log import RunLog
 from rectrain_api.spec import RecTrainingJob
 from rectrain_trainer.resume import find_newest
 from tests.integration.trainer_run.conftest import unfinished

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from rectrain_api.plan import plan as plan_of
-from rectrain_api.records import UNPRODUCTIVE_LIMIT, AttemptEnd, CheckpointRecord, RunLog
+from rectrain_api.records import AttemptEnd, CheckpointRecord
+from rectrain_api.run_log import RunLog
+from rectrain_api.run_state import UNPRODUCTIVE_LIMIT
 from rectrain_api.spec import RecTrainingJob
 from rectrain_data import demo
 from rectrain_data.transfer import S3Options, open_store

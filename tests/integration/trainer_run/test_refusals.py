@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from rectrain_api.plan import plan as plan_of
-from rectrain_api.records import CheckpointRecord, RunLog, checkpoint_prefix
+from rectrain_api.records import CheckpointRecord, checkpoint_prefix
 from rectrain_api.report import TERMINATION_LIMIT_BYTES
+from rectrain_api.run_log import RunLog
 from rectrain_api.spec import RecTrainingJob
 from tests.support.plans import make_manifest
 from tests.support.trainer import Ended, Place, Trainer

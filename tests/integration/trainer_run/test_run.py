@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from rectrain_api.plan import plan as plan_of
-from rectrain_api.records import AttemptEnd, BestRecord, CheckpointRecord, FinalRecord, RunLog
+from rectrain_api.records import (
+    AttemptEnd,
+    BestRecord,
+    CheckpointRecord,
+    FinalRecord,
+)
 from rectrain_api.report import Stage
+from rectrain_api.run_log import RunLog
 from rectrain_api.spec import RecTrainingJob
 from rectrain_data.transfer import sha256_file
 from tests.support.report_server import ReportServer, make_certificate

@@ -18,16 +18,14 @@ from rectrain_api.records import (
     Damage,
     FinalRecord,
     RetireRecord,
-    RunLog,
-    RunState,
     StoredFile,
     attempt_prefix,
-    check_plan,
     checkpoint_prefix,
-    describe_difference,
     parse_record,
     record_key,
 )
+from rectrain_api.run_log import RunLog, check_plan, describe_difference
+from rectrain_api.run_state import RunState
 from tests.support.memory_store import MemoryStore, SimulatedCrash
 from tests.support.plans import make_plan
 

@@ -35,14 +35,13 @@ from rectrain_api.records import (
     PlanChange,
     Record,
     RetireRecord,
-    RunLog,
-    RunState,
     StoredFile,
     checkpoint_prefix,
     parse_record,
-    read_records,
     record_key,
 )
+from rectrain_api.run_log import RunLog, read_records
+from rectrain_api.run_state import RunState
 from rectrain_data.transfer import Corrupt
 from rectrain_trainer import resume
 from rectrain_trainer.place import leftovers

@@ -18,7 +18,14 @@ import pytest
 
 from rectrain_api.errors import Diverged, Interrupted, PeerLost, StoreUnavailable
 from rectrain_api.plan import CheckpointInterval, EvalInterval
-from rectrain_api.records import CheckpointRecord, PlanChange, RunLog, RunState, parse_record, record_key
+from rectrain_api.records import (
+    CheckpointRecord,
+    PlanChange,
+    parse_record,
+    record_key,
+)
+from rectrain_api.run_log import RunLog
+from rectrain_api.run_state import RunState
 from rectrain_data.transfer import Upload
 from rectrain_trainer import offers
 from rectrain_trainer import train as train_module

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from rectrain_api.errors import DiskTooSmall, Diverged, Fenced, StoreUnavailable
-from rectrain_api.records import RunLog, StoredFile, checkpoint_prefix
+from rectrain_api.records import StoredFile, checkpoint_prefix
+from rectrain_api.run_log import RunLog
 from rectrain_data.transfer import Upload
 from rectrain_trainer import offers
 from rectrain_trainer.board import Board

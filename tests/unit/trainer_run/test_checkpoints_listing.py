@@ -12,11 +12,11 @@ from rectrain_api.records import (
     FinalRecord,
     PlanChange,
     RetireRecord,
-    RunLog,
     StoredFile,
     checkpoint_prefix,
     record_key,
 )
+from rectrain_api.run_log import RunLog
 from rectrain_data.transfer import Corrupt, ObjectInfo, sha256_bytes
 from rectrain_trainer.checkpoints import verify
 from rectrain_trainer.checkpoints.listing import Listing, listing_of, read_run

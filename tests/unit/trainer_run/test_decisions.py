@@ -17,8 +17,14 @@ from rectrain_api.errors import (
 )
 from rectrain_api.exit_codes import outcome_of
 from rectrain_api.plan import CheckpointInterval, EvalInterval, RunPlan
-from rectrain_api.records import CheckpointRecord, Damage, RunState, checkpoint_prefix, record_key
+from rectrain_api.records import (
+    CheckpointRecord,
+    Damage,
+    checkpoint_prefix,
+    record_key,
+)
 from rectrain_api.report import Stage, TerminationResult
+from rectrain_api.run_state import RunState
 from rectrain_trainer.board import Board
 from rectrain_trainer.child import _meant
 from rectrain_trainer.curves import merge, rows_of

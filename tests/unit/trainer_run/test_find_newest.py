@@ -14,11 +14,11 @@ from rectrain_api.records import (
     BestRecord,
     CheckpointRecord,
     PlanChange,
-    RunLog,
     StoredFile,
     checkpoint_prefix,
     parse_record,
 )
+from rectrain_api.run_log import RunLog
 from rectrain_data.transfer import Corrupt, sha256_bytes
 from rectrain_data.transfer.files import local_error
 from rectrain_trainer.loop import Best, Position

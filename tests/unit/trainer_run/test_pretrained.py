@@ -11,7 +11,13 @@ import yaml
 
 from rectrain_api.errors import InputMissing, InvalidSpec
 from rectrain_api.plan import PretrainedPlan
-from rectrain_api.records import BestRecord, CheckpointRecord, RetireRecord, RunLog, StoredFile
+from rectrain_api.records import (
+    BestRecord,
+    CheckpointRecord,
+    RetireRecord,
+    StoredFile,
+)
+from rectrain_api.run_log import RunLog
 from rectrain_data.transfer import Corrupt, Download, sha256_bytes
 from rectrain_trainer.pretrained import Given, _of_run, _read, arrays_of
 from rectrain_trainer.snapshot_files import PARAMS, load_arrays

@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 
 from rectrain_api.errors import InputMissing
-from rectrain_api.records import BestRecord, CheckpointRecord, FinalRecord, RunState, StoredFile
+from rectrain_api.records import (
+    BestRecord,
+    CheckpointRecord,
+    FinalRecord,
+    StoredFile,
+)
+from rectrain_api.run_state import RunState
 from rectrain_data.transfer import ObjectInfo
 from rectrain_trainer.copies import lost_export, make_copies
 from tests.support.memory_store import MemoryStore

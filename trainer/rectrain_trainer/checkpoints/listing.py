@@ -11,10 +11,9 @@ from rectrain_api.records import (
     FinalRecord,
     PlanChange,
     Record,
-    RunState,
-    check_ours,
-    read_records,
 )
+from rectrain_api.run_log import check_ours, read_records
+from rectrain_api.run_state import RunState
 from rectrain_data.transfer import Store
 
 FINISHED: Final = "Finished"

@@ -6,7 +6,8 @@ from typing import Final
 
 from rectrain_api.base import ApiModel
 from rectrain_api.errors import DatasetInvalid, InputMissing, UsageError
-from rectrain_api.records import CheckpointRecord, RunState
+from rectrain_api.records import CheckpointRecord
+from rectrain_api.run_state import RunState
 from rectrain_data.transfer import Corrupt, Download, Store
 from rectrain_data.wholeness import whole_folder
 

@@ -11,7 +11,9 @@ from typing import Final
 
 from rectrain_api.base import ApiModel
 from rectrain_api.errors import InputMissing
-from rectrain_api.records import CheckpointRecord, RunState, StoredFile, read_records
+from rectrain_api.records import CheckpointRecord, StoredFile
+from rectrain_api.run_log import read_records
+from rectrain_api.run_state import RunState
 from rectrain_data.transfer import Corrupt, Store
 from rectrain_data.transfer.bulk import for_each
 from rectrain_data.transfer.downloads import PART_BYTES
