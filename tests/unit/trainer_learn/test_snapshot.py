@@ -1,8 +1,10 @@
 """Checkpoint files: read by Paddle, and harmless to read."""
 
+import contextlib
 import json
 import os
 import pickle
+import random
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,27 @@ def test_a_hostile_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+class Made:
+    """What a pickle makes by calling `function`."""
+
+    def __init__(self, function: Any, arguments: tuple[Any, ...], state: Any = None) -> None:
+        self.made = function, arguments, state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.made
+
+
+def dtype_of(code: str, flags: int) -> Made:
+    """A dtype whose pickle says whether it holds objects."""
+    return Made(np.dtype, (code, False, True), (3, "<", None, None, None, -1, -1, flags))
+
+
+EMPTY = (np.ndarray, (0,), b"b")
+NEW_ARRAY, FROM_BUFFER = np.zeros(1).__reduce__()[0], np.zeros(1).__reduce_ex__(5)[0]
+POINTERS = b"A" * 64
+"""Where objects would be looked for, if these bytes were taken for an array of objects."""
+
+
 @pytest.mark.parametrize(
     "payload",
     [
@@ -45,6 +68,18 @@ def test_a_hostile_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
         pytest.param(b"not a pickle", id="text"),
         pytest.param(pickle.dumps([1, 2]), id="no-dict"),
         pytest.param(pickle.dumps({"w": np.zeros(3)})[:-20], id="cut-off"),
+        pytest.param(
+            pickle.dumps({"w": Made(FROM_BUFFER, (POINTERS, dtype_of("O", 0), (8,), "C"))}),
+            id="objects-that-say-they-are-none",
+        ),
+        pytest.param(
+            pickle.dumps({"w": Made(NEW_ARRAY, EMPTY, (1, (8,), dtype_of("O", 0), False, POINTERS))}),
+            id="objects-in-an-array's-state",
+        ),
+        pytest.param(pickle.dumps({"w": np.dtype("f4")}), id="a-dtype"),
+        pytest.param(pickle.dumps({"w": np.array([{}], dtype=object)}), id="objects"),
+        pytest.param(pickle.dumps({"w": np.zeros(2, "f4,i4")}), id="records"),
+        pytest.param(b"cnumpy\nndarray\n(J\xff\xff\xff\x7ftR.", id="an-array-of-any-size"),
     ],
 )
 def test_anything_but_arrays_is_refused(tmp_path: Path, payload: bytes) -> None:
@@ -52,6 +87,32 @@ def test_anything_but_arrays_is_refused(tmp_path: Path, payload: bytes) -> None:
     path.write_bytes(payload)
     with pytest.raises(InvalidSpec, match=r"model\.pdparams"):
         load_arrays(path)
+
+
+@pytest.mark.parametrize("state", [1, 63])
+def test_a_dtype_is_what_its_code_says(tmp_path: Path, state: int) -> None:
+    """Numbers stay numbers, though their pickle says that they are objects: NumPy would follow them."""
+    array = Made(NEW_ARRAY, EMPTY, (1, (8,), dtype_of("f8", state), False, POINTERS))
+    path = tmp_path / "model.pdparams"
+    path.write_bytes(pickle.dumps({"w": array}))
+    read = load_arrays(path)["w"]
+    assert (type(read), read.dtype, read.dtype.hasobject) == (np.ndarray, np.float64, False)
+    assert read.tobytes() == POINTERS
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_damaged_bytes_are_refused_or_read_as_numbers(tmp_path: Path, protocol: int) -> None:
+    """Whatever is damaged, nothing crashes."""
+    chance, path = random.Random(protocol), tmp_path / "model.pdparams"
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": ("n", np.zeros(3)), "c": np.float32(1)}
+    whole = pickle.dumps(arrays, protocol)
+    for _ in range(1000):
+        damaged = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(InvalidSpec):
+            load_arrays(path)
 
 
 def test_paddle_and_we_read_each_others_files(tmp_path: Path) -> None:
