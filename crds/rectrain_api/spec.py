@@ -503,8 +503,8 @@ ROOT_RULES: list[Cel] = [
     ),
     Cel(
         rule=f"!({_ENDED}) || self.spec == oldSelf.spec",
-        message="the run has ended: nothing in spec can change; delete it and apply it again to train on from "
-        "its checkpoints, or make a new one with a checkpoint.uri of its own",
+        message="the run has ended: nothing in spec can change; delete it and apply it again to train on "
+        "from its checkpoints, or make a new one with a checkpoint.uri of its own",
     ),
 ]
 
