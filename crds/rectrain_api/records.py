@@ -92,6 +92,18 @@ class BestRecord(_Record):
     epoch: int
     prefix: str
 
+    @classmethod
+    def of(cls, checkpoint: CheckpointRecord, accuracy: float, *, attempt: int, time: str) -> "BestRecord":
+        """That this checkpoint is the best by now."""
+        return cls(
+            attempt=attempt,
+            time=time,
+            accuracy=accuracy,
+            step=checkpoint.step,
+            epoch=checkpoint.epoch,
+            prefix=checkpoint.prefix,
+        )
+
 
 class RetireRecord(_Record):
     """These checkpoints are about to be deleted: nobody resumes from them."""

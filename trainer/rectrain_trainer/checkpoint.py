@@ -154,7 +154,7 @@ class Committer:
             self._log.append(offer.record)
             offer.recorded = True
         if offer.best and not offer.best_recorded:
-            offer.best_record = offer.best_record or self._best_of(offer, offer.record)
+            offer.best_record = offer.best_record or self._best_of(offer.record)
             self._log.append(offer.best_record)
             offer.best_recorded = True
         self._committed_at = now()
@@ -217,17 +217,10 @@ class Committer:
                     f"is listed with {size}: the store isn't consistent."
                 )
 
-    def _best_of(self, offer: Offer, record: CheckpointRecord) -> BestRecord:
-        if offer.accuracy is None:
-            raise InternalError(f"The best checkpoint of step {offer.step} has no accuracy.")
-        return BestRecord(
-            attempt=self._log.attempt,
-            time=now(),
-            accuracy=offer.accuracy,
-            step=offer.step,
-            epoch=offer.epoch,
-            prefix=record.prefix,
-        )
+    def _best_of(self, record: CheckpointRecord) -> BestRecord:
+        if record.accuracy is None:
+            raise InternalError(f"The best checkpoint of step {record.step} has no accuracy.")
+        return BestRecord.of(record, record.accuracy, attempt=self._log.attempt, time=now())
 
     def _retire(self, prefixes: list[str]) -> None:
         """Record, then delete. What can't be deleted now is an older attempt's leftover later."""

@@ -131,6 +131,8 @@ def _run(
             result = _supervise(read_plan(plan), seat, arguments, until, variables)
         if result.reason in ("OutOfMemory", "Crashed"):
             log.error("%s", result.message)
+        if file is not None and until == "end" and result.reason == "Interrupted":
+            log.info("The same command goes on from the last checkpoint.")
         return result
     finally:
         if temporary:

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-_LARGE: Final = 64 * 1024
-"""Bytes, of four an element, of a tensor that is worth a place in the memory."""
+_LARGE: Final = 16 * 1024
+"""Elements of a tensor that is worth a place in the memory."""
 _ALIGNED: Final = 64
 
 
@@ -58,7 +58,7 @@ def _large_views(tensors: Mapping[str, Any]) -> Iterator[tuple[str, Array]]:
 
     known = (paddle.float32, paddle.float64, paddle.int64)
     for name, tensor in tensors.items():
-        large = math.prod(tensor.shape) * 4 >= _LARGE  # Paddle's own size takes longer than most copies
+        large = math.prod(tensor.shape) >= _LARGE  # Paddle's own size takes longer than most copies
         if large and tensor.dtype in known and tensor.place.is_cpu_place() and tensor.is_contiguous():
             yield name, np.from_dlpack(tensor.detach())
 

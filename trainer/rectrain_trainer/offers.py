@@ -42,6 +42,11 @@ class Offer:
     best_record: BestRecord | None = None
     best_recorded: bool = False
 
+    @property
+    def saved(self) -> bool:
+        """Whether it is on the disk, whole."""
+        return bool(self.files)
+
     def __post_init__(self) -> None:
         assert self.snapshot is not None
         self.step = self.snapshot.position.step
@@ -96,10 +101,10 @@ class Waiting:
     def take(self) -> Offer | None:
         """The older one, as soon as it is saved; None when there is nothing more to do."""
         with self._changed:
-            self._changed.wait_for(lambda: self._over() or any(o.files for o in self._all()))
+            self._changed.wait_for(lambda: self._over() or any(o.saved for o in self._all()))
             if self._over():
                 return None
-            self._taken = min((o for o in self._all() if o.files), key=lambda o: o.step)
+            self._taken = min((o for o in self._all() if o.saved), key=lambda o: o.step)
             return self._taken
 
     def put_back(self) -> None:
@@ -178,8 +183,8 @@ class Waiting:
 
     def _unsaved(self) -> Offer | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._over() or any(not o.files for o in self._all()))
-            unsaved = [] if self._stopped else [o for o in self._all() if not o.files]
+            self._changed.wait_for(lambda: self._over() or not all(o.saved for o in self._all()))
+            unsaved = [] if self._stopped else [o for o in self._all() if not o.saved]
             return min(unsaved, key=lambda o: o.step) if unsaved else None
 
     def _saved(self, offer: Offer) -> None:

@@ -86,14 +86,7 @@ def _best_of(run_log: RunLog) -> BestRecord | None:
     for record in sorted(run_log.state.checkpoints, key=lambda c: c.step):
         accuracy = record.accuracy
         if accuracy is not None and (best is None or accuracy > best.accuracy):
-            best = BestRecord(
-                attempt=run_log.attempt,
-                time=now(),
-                accuracy=accuracy,
-                step=record.step,
-                epoch=record.epoch,
-                prefix=record.prefix,
-            )
+            best = BestRecord.of(record, accuracy, attempt=run_log.attempt, time=now())
     return best
 
 

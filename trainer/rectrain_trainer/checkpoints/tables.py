@@ -19,6 +19,8 @@ from rectrain_trainer.checkpoints.listing import (
 )
 
 _WORDS: Final = {FINISHED: "finished", RUNNING_OR_KILLED: "running or killed", KILLED: "killed"}
+_SHORT: Final = {**_WORDS, RUNNING_OR_KILLED: "running?"}
+"""For a column: two times and a range of steps beside it fill a terminal of 80."""
 _PIPE_WIDTH: Final = 10_000
 """Nothing is folded where there is no terminal."""
 
@@ -76,7 +78,7 @@ def _facts(listing: Listing) -> list[tuple[str, str]]:
         ("state", _WORDS.get(listing.state, f"stopped ({listing.state})")),
     ]
     if final:
-        metrics = ", ".join(f"{name} {_number(value)}" for name, value in final.metrics.items())
+        metrics = ", ".join(f"{name} {_number(name, value)}" for name, value in final.metrics.items())
         facts += [
             ("finished", f"{_time(final.time)} UTC by attempt {final.attempt}, step {final.step}"),
             ("export", final.export),
@@ -92,7 +94,7 @@ def _attempt(row: AttemptRow) -> list[str]:
         str(row.attempt),
         _time(row.started) if row.started else "unknown",
         _time(row.ended) if row.ended else "",
-        _WORDS.get(row.end, row.end),
+        _SHORT.get(row.end, row.end),
         "yes" if row.reached_training else "no",
         steps,
     ]
@@ -131,7 +133,9 @@ def _of(plan: dict[str, Any], section: str, name: str) -> str:
     return str(found.get(name, "unknown")) if isinstance(found, dict) else "unknown"
 
 
-def _number(value: object) -> str:
+def _number(name: str, value: object) -> str:
+    if name == "accuracy" and isinstance(value, float):
+        return f"{value:.1%}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
