@@ -106,11 +106,16 @@ def capture(state: TrainState, memory: Memory | None = None) -> Snapshot:
 def share_state(state: TrainState, snapshot: Snapshot | None) -> None:
     """Every rank goes on from rank 0's `snapshot`; from rank 0's first weights, when there is none.
 
-    Raises InvalidSpec, PeerLost.
+    And by rank 0's epochs: a run plan that changes isn't changed in all pods at once, and another number
+    would mean another learning rate. Raises InvalidSpec, PeerLost.
     """
     if not state.ranks.alone:
-        told = _told(snapshot or capture(state)) if state.ranks.first else None
-        snapshot = Snapshot.of(**state.ranks.same(told))
+        told = _told(state, snapshot or capture(state)) if state.ranks.first else None
+        heard = state.ranks.same(told)
+        epochs = heard.pop("epochs")
+        if epochs != state.recipe.epochs:
+            extend(state, epochs)
+        snapshot = Snapshot.of(**heard)
     if snapshot is None:
         return
     if snapshot.position.step:
@@ -120,9 +125,9 @@ def share_state(state: TrainState, snapshot: Snapshot | None) -> None:
         set_params(state.learner.model, snapshot.params)
 
 
-def _told(snapshot: Snapshot) -> dict[str, Any]:
+def _told(state: TrainState, snapshot: Snapshot) -> dict[str, Any]:
     arrays = {"params": snapshot.params, "optimizer": snapshot.optimizer, "ema": snapshot.ema}
-    return {**arrays, "plain": snapshot.plain()}
+    return {**arrays, "plain": snapshot.plain(), "epochs": state.recipe.epochs}
 
 
 def refuse_nan(snapshot: Snapshot) -> None:
@@ -154,7 +159,7 @@ def restore(state: TrainState, snapshot: Snapshot) -> None:
 
 
 def extend(state: TrainState, epochs: int) -> None:
-    """Train for more epochs: the learning rate follows the longer schedule from this step on."""
+    """Train for so many epochs: the learning rate follows their schedule from this step on."""
     state.recipe = dataclasses.replace(state.recipe, epochs=epochs)
     _reschedule(state)
 

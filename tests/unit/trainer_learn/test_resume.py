@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import paddle
@@ -13,7 +13,8 @@ from rectrain_trainer.config import Recipe
 from rectrain_trainer.loader import Loader
 from rectrain_trainer.loop import Position, TrainState, train
 from rectrain_trainer.model import build_learner
-from rectrain_trainer.snapshot import capture, refuse_nan, restore
+from rectrain_trainer.ranks import Ranks, Share
+from rectrain_trainer.snapshot import capture, refuse_nan, restore, share_state
 from rectrain_trainer.snapshot_files import load_snapshot, save_snapshot
 from tests.unit.trainer_learn.recipes import RECAUG, loose, make_recipe
 
@@ -174,6 +175,45 @@ def test_more_epochs_after_a_warm_up_follow_the_longer_schedule(digits: Path) ->
         fresh = TrainState.new(replace(recipe, epochs=4), len(loader))
         expected = [step.learning_rate for step in train(fresh, loader)]
     assert after == expected[2 * STEPS :]
+
+
+class Told(Ranks):
+    """One of two ranks in this process: rank 0 says what the other hears."""
+
+    said: ClassVar[dict[str, Any]] = {}
+
+    def same(self, content: dict[str, Any] | None) -> dict[str, Any]:
+        if content is not None:
+            Told.said.clear()
+            Told.said.update(content)
+        return dict(Told.said)
+
+
+@pytest.mark.parametrize("theirs", [2, 4])
+@pytest.mark.parametrize("at", [0, 3])
+def test_every_rank_goes_by_rank_0s_epochs(at: int, theirs: int) -> None:
+    """A run plan that changes reaches one pod sooner than another: rates would differ, and so the weights."""
+    recipe = replace(DROPOUT, epochs=3)
+    states = [
+        TrainState.new(replace(recipe, epochs=epochs), STEPS, Told(Share(rank, 2)))
+        for rank, epochs in ((0, 3), (1, theirs))
+    ]
+    snapshot = None
+    if at:
+        before = TrainState.new(recipe, STEPS, Told(Share(0, 2)))
+        for _ in range(at):
+            before.learner.rate.step()
+        before.position = Position(0, at, at)
+        snapshot = capture(before)
+    rates = []
+    for state, given in zip(states, (snapshot, None), strict=True):
+        share_state(state, given)
+        rates.append([])
+        for _ in range(at, 3 * STEPS):
+            rates[-1].append(state.learner.optimizer.get_lr())
+            state.learner.rate.step()
+    assert rates[1] == rates[0]
+    assert states[1].total_steps == 3 * STEPS
 
 
 def test_a_checkpoint_of_other_batches_is_refused(digits: Path) -> None:
