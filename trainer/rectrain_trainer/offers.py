@@ -87,6 +87,9 @@ class Waiting:
         self._thread = threading.Thread(target=self._run, name="spooler", daemon=True)
 
     def start(self) -> None:
+        """Remove first what a process that was killed here has left."""
+        for left in self._folder.glob("step-*"):
+            shutil.rmtree(left, ignore_errors=True)
         self._thread.start()
 
     def put(self, offer: Offer) -> None:

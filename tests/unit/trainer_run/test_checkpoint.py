@@ -154,6 +154,18 @@ def test_what_waits_lies_on_the_disk_and_no_more_than_two(bench: Bench) -> None:
     assert not any(bench.folder.iterdir())
 
 
+def test_what_a_killed_process_left_on_the_disk_is_removed(bench: Bench) -> None:
+    """A pod outlives its process when another pod is lost, and so does a folder that the user named."""
+    left = bench.folder / "step-000003" / "model.pdparams"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"of before")
+    bench.committer.start()
+    bench.committer.offer(offer(5))
+    assert bench.committer.finish(5) is None
+    assert bench.steps() == [5]
+    assert not any(bench.folder.iterdir())
+
+
 def test_what_is_being_uploaded_keeps_its_files(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when it was taken, and gave way to a newer one, before its saver looked again."""
     saved, given_way, uploading = threading.Event(), threading.Event(), threading.Event()
