@@ -66,13 +66,12 @@ def find_newest(run_log: RunLog, store: Store, folder: Path) -> Found | None:
 def mend(run_log: RunLog, state: TrainState) -> None:
     """Append what the last attempt was killed before it could: a better `best`, a `plan-change`.
 
-    Then `state.best` is the one to beat: the log's, or what the checkpoint knows of one that is gone.
+    Then `state.best` is the one to beat: the log's. What a checkpoint alone knows of is gone, and its weights.
     """
     best = _best_of(run_log)
     if best is not None and best is not run_log.state.best:
         run_log.append(best)
-    if best is not None and (state.best is None or best.accuracy >= state.best.accuracy):
-        state.best = Best(best.accuracy, best.step, best.epoch)
+    state.best = Best(best.accuracy, best.step, best.epoch) if best is not None else None
     was, epochs = run_log.state.epochs, state.recipe.epochs
     if was != epochs:
         step = state.position.step

@@ -216,9 +216,10 @@ def test_a_best_that_a_kill_left_without_its_record_is_mended(bench: Bench) -> N
     assert RunLog(bench.store, bench.store.uri).read().records == records + 1  # the attempt-start alone
 
 
-def test_a_best_that_the_log_has_lost_is_still_the_one_to_beat(bench: Bench) -> None:
+def test_a_best_whose_weights_are_gone_is_not_the_one_to_beat(bench: Bench) -> None:
+    """Else no later one would ever be the best, and the last would be exported."""
     bench.commit(10, accuracy=0.4)
-    assert mended(bench, State(best=Best(0.9, 5, 1))) == Best(0.9, 5, 1)
+    assert mended(bench, State(best=Best(0.9, 5, 1))) == Best(0.4, 10, 1)
 
 
 def test_more_epochs_are_recorded_where_they_begin(bench: Bench) -> None:
