@@ -66,7 +66,7 @@ def find_newest(run_log: RunLog, store: Store, folder: Path) -> Found | None:
 def mend(run_log: RunLog, state: TrainState) -> None:
     """Append what the last attempt was killed before it could: a better `best`, a `plan-change`.
 
-    Then `state.best` is the one to beat: the log's. One that only a checkpoint knows of is gone with its weights.
+    Then `state.best` is the one to beat: the log's. What only a checkpoint knows of has lost its weights.
     """
     best = _best_of(run_log)
     if best is not None and best is not run_log.state.best:
