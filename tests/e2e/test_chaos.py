@@ -38,12 +38,21 @@ def test_s3_dies_in_mid_run_and_comes_back(rig: Rig, seaweed: Any) -> None:
     rig.wait_committed("dry")
     seaweed.stop(kill=True)
     try:
-        rig.wait_status("dry", "S3 said to be away", lambda s: "committed since" in s.get("message", ""), 120)
+        status = rig.wait_status("dry", "CheckpointStale", lambda s: stale(s)["status"] == "True", 120)
+        assert stale(status)["reason"] == "StoreUnavailable"
+        assert stale(status)["message"] in status["message"]
     finally:
         seaweed.restart()
     status = rig.wait_phase("dry", "Succeeded", 900)
     assert status["attempt"] == 1
     assert sum(status["restarts"].values()) == 0
+    assert (stale(status)["status"], stale(status)["reason"]) == ("False", "Committed")
+
+
+def stale(status: dict[str, Any]) -> dict[str, Any]:
+    """Its condition CheckpointStale; an empty one before the first commit."""
+    found = (c for c in status.get("conditions", []) if c["type"] == "CheckpointStale")
+    return next(found, {"status": "", "reason": "", "message": ""})
 
 
 def test_s3_away_for_good(rig: Rig) -> None:
