@@ -87,7 +87,7 @@ class Rig:
         prefix = f"runs/{name}/attempts/{attempt:04d}/metrics/"
         first = s3.list_objects_v2(Bucket=demo.BUCKET, Prefix=prefix)["Contents"][0]["Key"]
         rows = s3.get_object(Bucket=demo.BUCKET, Key=first)["Body"].read().splitlines()
-        return int(json.loads(rows[0])["step"])
+        return next(int(row["step"]) for row in map(json.loads, rows) if row["kind"] == "train")
 
     def wait_job_complete(self, name: str) -> None:
         """Wait for the batch/v1 Job itself, whoever watches."""

@@ -58,13 +58,19 @@ def job(packed: str, place: Place) -> dict[str, Any]:
 def test_a_bad_day(
     trainer: Trainer, proxy: FaultProxy, place: Place, job: dict[str, Any], good_day: dict[str, str]
 ) -> None:
-    """A bit of everything, from the first request to the last."""
-    proxy.set(faults.SLOW_DOWN, "throttled", chance=0.06)
-    proxy.set(faults.SERVER_ERROR, "error", chance=0.06)
-    proxy.set(faults.reset, "reset", chance=0.06)
-    proxy.set(faults.lose_answer, "answer lost", chance=0.12, method="PUT|POST|DELETE")
-    proxy.set(faults.truncate, "truncated", chance=0.12, method="GET")
-    proxy.set(faults.slow(1_000_000), "slow", chance=0.2)
+    """A bit of everything, from the first request to the last: each once for certain, then by chance."""
+    troubles: list[tuple[faults.Effect, str, float, str]] = [
+        (faults.SLOW_DOWN, "throttled", 0.06, "PUT|GET|HEAD"),
+        (faults.SERVER_ERROR, "error", 0.06, "PUT|GET|HEAD"),
+        (faults.reset, "reset", 0.06, "PUT|GET|HEAD"),
+        (faults.lose_answer, "answer lost", 0.12, "PUT|POST|DELETE"),
+        (faults.truncate, "truncated", 0.12, "GET"),
+        (faults.slow(1_000_000), "slow", 0.2, "PUT|GET"),
+    ]
+    for effect, name, _, method in troubles:
+        proxy.set(effect, name, method=method, count=1)
+    for effect, name, chance, method in troubles:
+        proxy.set(effect, name, method=method, chance=chance)
     ended = trainer.run(job, AWS_ENDPOINT_URL_S3=proxy.endpoint)
     assert ended.code == 0, ended.errors
     assert len(place.state().starts) == 1
@@ -101,11 +107,18 @@ def test_keys_that_expire(
 ) -> None:
     """A run that outlives its keys asks for new ones before they are refused."""
     proxy.set(sessions.checked(), "signed in")
-    ended = trainer.run(job, AWS_ENDPOINT_URL_S3=proxy.endpoint, **sessions.env)
-    assert ended.code == 0, ended.errors
-    assert min(sessions.ends.values()).timestamp() < time.time(), "the first keys have expired meanwhile"
+    job["spec"]["training"]["epochs"] = 10_000
+    run = trainer.start(job, AWS_ENDPOINT_URL_S3=proxy.endpoint, **sessions.env)
+    run.until(place.steps, "a first checkpoint")
+    over = max(end.timestamp() for end in sessions.ends.values())
+    run.until(lambda: time.time() > over, "all keys have expired that it had by then")
+    saved = max(place.steps())
+    run.until(lambda: max(place.steps()) > saved + 4, "it goes on committing")
+    run.process.send_signal(signal.SIGTERM)
+    ended = run.wait()
+    assert (ended.code, ended.result["reason"]) == (75, "Interrupted"), ended.errors
+    assert "its checkpoint is committed" in ended.message
     assert "expired" not in ended.errors
-    assert place.state().final is not None
 
 
 def slow_upload(run: Started, proxy: FaultProxy, rate: float) -> None:
