@@ -141,8 +141,9 @@ class Committer:
                     self._waiting.pause(wait_s)
                     wait_s = min(wait_s * 2, offers.MAX_WAIT_S)
                 else:
-                    self._waiting.done()
+                    self._waiting.done()  # before what nobody needs to wait for
                     wait_s = offers.FIRST_WAIT_S
+                    self._retire(self._log.state.to_retire(self._keep_last))
         except BaseException as e:
             self._waiting.fail(e)
 
@@ -162,7 +163,6 @@ class Committer:
         self._board.say("")
         self._show()
         log.info("Checkpoint of step %d committed (%s).", offer.step, _mib(offer.record.bytes))
-        self._retire(self._log.state.to_retire(self._keep_last))
 
     def _append_changes(self, step: int) -> None:
         """Those that a checkpoint of this step has. An older one goes on by the epochs of before."""
