@@ -142,6 +142,10 @@ class Place:
         lines = b"".join(self.store.get_all(keys)).splitlines()
         return [json.loads(line) for line in lines]
 
+    def trained(self, attempt: int) -> list[int]:
+        """The steps that an attempt trained: not the evaluations, which it may make up for."""
+        return [row["step"] for row in self.metrics(attempt) if row["kind"] == "train"]
+
     def report(self) -> dict[str, Any]:
         """report.json of a run that is complete."""
         found: dict[str, Any] = json.loads(self.store.get_bytes("report/report.json"))

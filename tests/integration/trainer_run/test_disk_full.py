@@ -120,5 +120,5 @@ def test_sigterm_while_the_disk_is_full(disk: SmallDisk, place: Place, manifest:
     assert place.steps() == kept
     ended = disk.start(job).wait()
     assert ended.code == 0, ended.errors
-    trained = [r["step"] for r in place.metrics(2) if r["kind"] == "train"]
+    trained = place.trained(2)
     assert trained[0] == kept[-1] + 1

@@ -128,7 +128,7 @@ def test_from_a_file_once_and_never_again(
     assert ended.code == 0, ended.errors
     assert "Starting from" not in ended.errors
     assert "model.pretrained isn't read again: the run goes on from its own checkpoints" in ended.errors
-    assert place.metrics(2)[0]["step"] == step + 1
+    assert place.trained(2)[0] == step + 1
 
 
 def test_a_check_sees_the_weights_too(

@@ -68,10 +68,6 @@ def committed(place: Place, step: int, attempt: int = 1) -> Callable[[], bool]:
     return lambda: any(s >= step for s in checkpoints(place, attempt))
 
 
-def trained_steps(place: Place, attempt: int) -> list[int]:
-    return [row["step"] for row in place.metrics(attempt) if row["kind"] == "train"]
-
-
 def test_two_ranks_train_one_model(pods: Callable[..., Pods], place: Place) -> None:
     first, second = pods(epochs=3).both()
     one, other = first.wait(), second.wait()
@@ -117,7 +113,7 @@ def test_a_lost_pod_is_waited_for_and_all_go_on_from_the_checkpoint(
     ends = [stays.wait(), again.wait()]
     assert [end.code for end in ends] == [0, 0], ends[0].errors + ends[1].errors
     assert place.state().attempt == 2
-    assert trained_steps(place, 2)[0] == saved + 1
+    assert place.trained(2)[0] == saved + 1
     final = place.state().final
     assert final is not None
     assert final.step == 36
@@ -141,13 +137,13 @@ def test_more_epochs_reach_every_rank_of_a_running_run(pods: Callable[..., Pods]
     assert (state.final.epochs, state.final.step) == (14, 42)
     (change,) = (r for r in place.records() if isinstance(r, PlanChange))
     assert (change.was, change.epochs, change.step % 3) == (12, 14, 0)
-    assert trained_steps(place, 1) == list(range(1, 43))
+    assert place.trained(1) == list(range(1, 43))
 
 
 def test_a_pod_told_to_stop_has_rank_0_save_first(pods: Callable[..., Pods], place: Place) -> None:
     run = pods(epochs=60, interval=1000)
     first, second = run.both()
-    first.until(lambda: trained_steps(place, 1), "a first step")
+    first.until(lambda: place.trained(1), "a first step")
     second.process.send_signal(signal.SIGTERM)
     ended = second.wait()
     assert (ended.code, ended.result["reason"]) == (75, "Interrupted"), ended.errors
@@ -165,7 +161,7 @@ def test_rank_0_told_to_stop_saves_while_the_other_takes_part(
     pods: Callable[..., Pods], place: Place
 ) -> None:
     first, second = pods(epochs=60, interval=1000).both()
-    first.until(lambda: trained_steps(place, 1), "a first step")
+    first.until(lambda: place.trained(1), "a first step")
     for one in (second, first):  # as a suspended Job does, to all at once
         one.process.send_signal(signal.SIGTERM)
     ends = [first.wait(), second.wait()]

@@ -169,7 +169,7 @@ def test_killed_in_mid_run_it_goes_on_from_the_last_checkpoint(
 
     ended = trainer.run(manifest(epochs=epochs, interval=2))
     assert ended.code == 0, ended.errors
-    first = place.metrics(2)[0]["step"]
+    first = place.trained(2)[0]
     assert first == last.step + 1, "steps continue where the last committed checkpoint is"
     records = [r for r in place.records() if r.attempt == 2]
     steps = [r.step for r in records if isinstance(r, CheckpointRecord)]
@@ -210,7 +210,7 @@ def test_sigterm_commits_a_checkpoint_and_a_damaged_one_is_passed_over(
     ended = trainer.run(manifest(epochs=damaged.epoch, interval=1000))
     assert ended.code == 0, ended.errors
     assert f"The checkpoint of step {damaged.step} is damaged" in ended.errors
-    assert place.metrics(3)[0]["step"] == kept[1].step + 1
+    assert place.trained(3)[0] == kept[1].step + 1
     assert damaged.prefix not in [c.prefix for c in place.state().checkpoints]
     assert not place.store.list_keys(f"{damaged.prefix}/")
 

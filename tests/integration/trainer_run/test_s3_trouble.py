@@ -161,7 +161,7 @@ def test_sigterm_in_a_slow_upload(
     again = trainer.run(job)
     assert again.code == 0, again.errors
     assert weights(place) == good_day
-    assert place.metrics(2)[0]["step"] == max(stopped, default=0) + 1
+    assert place.trained(2)[0] == max(stopped, default=0) + 1
     store = open_store(place.uri, S3Options.from_environment(trainer.env))
     torn = {k.rsplit("/", 1)[0] for k in store.list_keys("attempts/") if "/step-" in k}
     assert torn == {c.prefix for c in place.state().checkpoints}, "what wasn't committed is tidied away"
