@@ -9,6 +9,7 @@ Raised anywhere in ours, mapped to exit code, reason and retry policy in one pla
       InputMissing          a bucket, object or file isn't there
       PermissionRefused     the store refuses the keys
       InvalidSpec           the manifest, preset or configuration can't work
+      BatchTooLarge         one training step doesn't fit the device's memory
       RunConflict           the run's place in S3 belongs to something else
       ExportMismatch        the exported model doesn't read what training read
       NoProgress            attempt after attempt left no newer checkpoint
@@ -17,6 +18,7 @@ Raised anywhere in ours, mapped to exit code, reason and retry policy in one pla
       StoreUnavailable      S3 stayed away after bounded retries
       PeerLost              another pod of the run went away, or didn't come
       Diverged              the loss isn't a number any more
+      Stalled               no step was done for too long
       DeviceUnavailable     this node's device or driver can't be used
       DiskTooSmall          this node's disk can't hold the data
       InternalError         a fault of ours
@@ -45,6 +47,10 @@ class PermissionRefused(RectrainError):
 
 class InvalidSpec(RectrainError):
     """The manifest, preset or configuration can't work."""
+
+
+class BatchTooLarge(InvalidSpec):
+    """One training step doesn't fit the memory of the device, or the pod's."""
 
 
 class RunConflict(InvalidSpec):
@@ -81,6 +87,10 @@ class InternalError(RectrainError):
 
 class Diverged(RectrainError):
     """The loss became NaN or infinite."""
+
+
+class Stalled(RectrainError):
+    """No training step was done for longer than runPolicy.stallTimeout."""
 
 
 class NodeFault(RectrainError):

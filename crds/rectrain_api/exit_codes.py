@@ -40,6 +40,7 @@ OUTCOMES: Final[Mapping[type[e.RectrainError], Outcome]] = {
     e.InputMissing: Outcome(EX_NOINPUT, "InputMissing", "FailJob"),
     e.PermissionRefused: Outcome(EX_NOPERM, "PermissionRefused", "FailJob"),
     e.InvalidSpec: Outcome(EX_CONFIG, "InvalidSpec", "FailJob"),
+    e.BatchTooLarge: Outcome(EX_CONFIG, "BatchTooLarge", "FailJob"),
     e.RunConflict: Outcome(EX_CONFIG, "RunConflict", "FailJob"),
     e.ExportMismatch: Outcome(EX_CANTCREAT, "ExportMismatch", "FailJob"),
     e.NoProgress: Outcome(EX_IOERR, "NoProgress", "FailJob"),
@@ -49,6 +50,7 @@ OUTCOMES: Final[Mapping[type[e.RectrainError], Outcome]] = {
     e.PeerLost: Outcome(EX_UNAVAILABLE, "PeerLost", "Count"),
     e.InternalError: Outcome(EX_SOFTWARE, "InternalError", "Count"),
     e.Diverged: Outcome(EX_SOFTWARE, "Diverged", "Count"),
+    e.Stalled: Outcome(EX_SOFTWARE, "Stalled", "Count"),
     e.DeviceUnavailable: Outcome(EX_OSERR, "DeviceUnavailable", "Count"),
     e.DiskTooSmall: Outcome(EX_OSERR, "DiskTooSmall", "Count"),
 }

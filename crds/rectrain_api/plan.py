@@ -65,6 +65,7 @@ class DataPlan(ApiModel):
     eval: str | None = None
     eval_fraction: float
     dictionary: str
+    validation: Literal["Strict", "Warn", "Off"] = "Strict"
     cache_bytes: int | None = None
 
 
@@ -73,6 +74,13 @@ class EvalInterval(ApiModel):
 
     every: Annotated[int, Field(ge=1)]
     unit: Literal["steps", "epochs"]
+
+
+class EarlyStoppingPlan(ApiModel):
+    """Stop after so many evaluations in a row without a better one."""
+
+    patience: Annotated[int, Field(ge=1)]
+    min_delta: Annotated[float, Field(ge=0)]
 
 
 class TrainingPlan(ApiModel):
@@ -85,6 +93,9 @@ class TrainingPlan(ApiModel):
     seed: int
     deterministic: bool
     workers: int | None = None
+    early_stopping: EarlyStoppingPlan | None = None
+    on_nan: Annotated[Literal["Rollback", "Fail"], Field(alias="onNaN")] = "Rollback"
+    smoke_test: bool = False
 
 
 class CheckpointInterval(ApiModel):
@@ -104,12 +115,25 @@ class CheckpointPlan(ApiModel):
     fencing: Literal["On", "Off"]
 
 
+class ExportPlan(ApiModel):
+    """What is exported besides the Paddle inference model."""
+
+    onnx: bool = True
+
+
 class S3Plan(ApiModel):
     """How S3 is reached; what is None comes from the environment."""
 
     endpoint: str | None = None
     region: str | None = None
     addressing_style: Literal["Path", "Virtual"] | None = None
+
+
+_NOT_HASHED: Final = {
+    "data": ("cacheBytes", "validation"),
+    "training": ("epochs", "workers", "evalInterval", "earlyStopping", "onNaN", "smokeTest"),
+}
+"""What may differ between attempts of one run."""
 
 
 class RunPlan(ApiModel):
@@ -121,20 +145,22 @@ class RunPlan(ApiModel):
     data: DataPlan
     training: TrainingPlan
     checkpoint: CheckpointPlan
+    export: ExportPlan = ExportPlan()
     s3: S3Plan
     nodes: int = 1
     """Pods that train together; the default reads a plan that was written without it."""
     gpus: int
     termination_grace_seconds: int
+    stall_timeout_seconds: int = 1800
 
     def hashed_part(self) -> dict[str, Any]:
         """What makes two runs the same run: model, data and training, but not what may differ between
-        attempts (epochs, workers, intervals, the size of the cache)."""
+        attempts (epochs, workers, intervals, size of the cache, what is checked, when it is given up)."""
         whole = self.to_dict()
         parts: dict[str, Any] = {k: dict(whole[k]) for k in ("model", "data", "training")}  # type: ignore[call-overload]
-        parts["data"].pop("cacheBytes", None)
-        for key in ("epochs", "workers", "evalInterval"):
-            parts["training"].pop(key, None)
+        for section, keys in _NOT_HASHED.items():
+            for key in keys:
+                parts[section].pop(key, None)
         return parts
 
     def plan_hash(self) -> str:
@@ -196,6 +222,7 @@ def plan(job: RecTrainingJob, source: str | None = None) -> RunPlan:
             eval=spec.data.eval.rstrip("/") if spec.data.eval else None,
             eval_fraction=spec.data.eval_fraction,
             dictionary=spec.data.dictionary,
+            validation=spec.data.validation,
             cache_bytes=_cache_bytes(spec.data.cache),
         ),
         training=_training(
@@ -208,12 +235,14 @@ def plan(job: RecTrainingJob, source: str | None = None) -> RunPlan:
             resume=spec.checkpoint.resume,
             fencing=spec.checkpoint.fencing,
         ),
+        export=ExportPlan(onnx=spec.export.onnx),
         s3=S3Plan(
             endpoint=spec.s3.endpoint, region=spec.s3.region, addressing_style=spec.s3.addressing_style
         ),
         nodes=spec.replicas.nodes,
         gpus=spec.replicas.gpus_per_node,
         termination_grace_seconds=spec.run_policy.termination_grace_seconds,
+        stall_timeout_seconds=_seconds(spec.run_policy.stall_timeout),
     )
 
 
@@ -251,6 +280,13 @@ def _training(spec: TrainingSpec, *, epochs: int, batch_size: int, lr: float) ->
         seed=spec.seed,
         deterministic=spec.deterministic,
         workers=spec.workers,
+        early_stopping=EarlyStoppingPlan(
+            patience=spec.early_stopping.patience, min_delta=spec.early_stopping.min_delta
+        )
+        if spec.early_stopping
+        else None,
+        on_nan=spec.on_nan,
+        smoke_test=spec.smoke_test,
     )
 
 
@@ -263,5 +299,8 @@ def _eval_interval(value: int | str) -> EvalInterval:
 def _checkpoint_interval(value: int | str) -> CheckpointInterval:
     if isinstance(value, int):
         return CheckpointInterval(every=value, unit="steps")
-    seconds = int(value[:-1]) * {"s": 1, "m": 60, "h": 3600}[value[-1]]
-    return CheckpointInterval(every=seconds, unit="seconds")
+    return CheckpointInterval(every=_seconds(value), unit="seconds")
+
+
+def _seconds(time: str) -> int:
+    return int(time[:-1]) * {"s": 1, "m": 60, "h": 3600}[time[-1]]

@@ -65,6 +65,18 @@ class PlanChange(_Record):
     """Completed optimizer steps when it took effect."""
 
 
+class RollbackRecord(_Record):
+    """The loss wasn't a number any more: training went back, and on with a lower learning rate."""
+
+    kind: Literal["rollback"] = "rollback"
+    step: int
+    """Where it was noticed."""
+    to_step: int
+    """The checkpoint gone back to; 0 is the start."""
+    factor: float
+    """Of the learning rate from now on, against that of the plan."""
+
+
 class CheckpointRecord(_Record):
     """A checkpoint is whole: all its files were uploaded before this."""
 
@@ -122,9 +134,20 @@ class FinalRecord(_Record):
     export_files: list[StoredFile]
     best: BestRecord | None = None
     metrics: dict[str, Any] = {}
+    stopped_early: int | None = None
+    """Epochs that were trained when early stopping ended it; `epochs` are those that were asked for."""
 
 
-Record = AttemptStart | AttemptEnd | PlanChange | CheckpointRecord | BestRecord | RetireRecord | FinalRecord
+Record = (
+    AttemptStart
+    | AttemptEnd
+    | PlanChange
+    | RollbackRecord
+    | CheckpointRecord
+    | BestRecord
+    | RetireRecord
+    | FinalRecord
+)
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 
 

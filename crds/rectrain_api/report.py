@@ -13,6 +13,7 @@ from rectrain_api import GROUP
 from rectrain_api.base import ApiModel
 from rectrain_api.status import (
     CheckpointStatus,
+    DataStatus,
     Devices,
     Int64,
     Message,
@@ -50,6 +51,7 @@ class ProgressReport(ApiModel):
     """A sentence worth showing, such as what is waited for; empty when all is well."""
     progress: Progress | None = None
     metrics: Metrics | None = None
+    data: DataStatus | None = None
     devices: Devices | None = None
     checkpoint: CheckpointStatus | None = None
     model: ModelStatus | None = None

@@ -13,6 +13,7 @@ from rectrain_api.records import (
     PlanChange,
     Record,
     RetireRecord,
+    RollbackRecord,
 )
 
 UNPRODUCTIVE_LIMIT = 5
@@ -36,6 +37,7 @@ class RunState:
     """Of checkpoints that are kept."""
     final: FinalRecord | None = None
     epochs: int = 0
+    rollbacks: list[RollbackRecord] = field(default_factory=list)
     damaged: list[Damage] = field(default_factory=list)
     """Records passed over."""
     _damaged_since: int = 0
@@ -50,6 +52,11 @@ class RunState:
     def best(self) -> BestRecord | None:
         """The best evaluation whose weights are kept; the newer of two equals."""
         return max(reversed(self.bests), key=lambda b: b.accuracy, default=None)
+
+    @property
+    def learning_rate_factor(self) -> float:
+        """Of the plan's learning rate, after so many rollbacks."""
+        return self.rollbacks[-1].factor if self.rollbacks else 1.0
 
     def apply(self, record: Record | Damage) -> None:
         """Take the next record into account. Total: an overtaken record changes nothing."""
@@ -69,6 +76,8 @@ class RunState:
                 self.ends[record.attempt] = record
             case PlanChange():
                 self.epochs = record.epochs
+            case RollbackRecord():
+                self.rollbacks.append(record)
             case CheckpointRecord():
                 self.checkpoints.append(record)
                 self.checkpointed_attempts.add(record.attempt)

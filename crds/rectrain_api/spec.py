@@ -210,10 +210,31 @@ class DataSpec(ApiModel):
             "every character of the training labels."
         ),
     ] = "FromLabels"
+    validation: Annotated[
+        Literal["Strict", "Warn", "Off"],
+        Field(
+            description="What becomes of samples that can't be trained on as they are (an image that can't "
+            "be decoded; a label that is empty, too long, or has characters that the dictionary"
+            " lacks). Strict refuses the data, naming them; Warn leaves them out of training, "
+            "and says how many; Off doesn't look, and the run fails when it meets one. A label "
+            "file that isn't in PaddleOCR's format is always refused.",
+        ),
+    ] = "Strict"
     cache: Annotated[
         CacheSpec | None,
         Field(description="Where staged data lies. Left out: on the node's disk, as much as it has."),
     ] = None
+
+
+class EarlyStoppingSpec(ApiModel):
+    """When to stop before the last epoch: the best weights are exported as ever."""
+
+    patience: Annotated[
+        int, Field(ge=1, le=10_000, description="Evaluations in a row that don't improve on the best one.")
+    ]
+    min_delta: Annotated[
+        float, Field(ge=0, le=1, description="An accuracy improves if it is better by more than this.")
+    ] = 0.0
 
 
 class TrainingSpec(ApiModel):
@@ -250,6 +271,25 @@ class TrainingSpec(ApiModel):
         int | None,
         Field(ge=0, le=256, description="Processes that load images. Left out: chosen from the CPU limit."),
     ] = None
+    early_stopping: Annotated[
+        EarlyStoppingSpec | None,
+        Field(description="Stop when the accuracy doesn't improve any more. Left out: train all epochs."),
+    ] = None
+    on_nan: Annotated[
+        Literal["Rollback", "Fail"],
+        Field(
+            alias="onNaN",
+            description="When the loss isn't a number any more: Rollback goes back to the last checkpoint "
+            "and on with half the learning rate, at most 3 times a run; Fail ends the attempt.",
+        ),
+    ] = "Rollback"
+    smoke_test: Annotated[
+        bool,
+        Field(
+            description="Before the run, see whether the model can learn 32 of its images by heart: finds "
+            "labels that belong to other images, and learning rates that can't work, within a minute or two."
+        ),
+    ] = False
 
 
 class CheckpointSpec(ApiModel):
@@ -283,6 +323,12 @@ class CheckpointSpec(ApiModel):
             "never overwrite a newer one. Off is for stores that lack them."
         ),
     ] = "On"
+
+
+class ExportSpec(ApiModel):
+    """What is left when training is done; a Paddle inference model always is."""
+
+    onnx: Annotated[bool, Field(description="Export an ONNX model too (inference.onnx).")] = True
 
 
 class SecretReference(ApiModel):
@@ -434,6 +480,15 @@ class RunPolicy(ApiModel):
             description="Time for the last checkpoint when the pod is told to stop [s]. Spot gives 120.",
         ),
     ] = 100
+    stall_timeout: Annotated[
+        str,
+        StringConstraints(max_length=10),
+        Matches(r"^[1-9][0-9]{0,4}(s|m|h)$", "must be a time such as 90s, 30m or 2h"),
+        Field(
+            description="Time without a training step, or a batch of an evaluation, after which the process "
+            "is taken for stuck: its stacks are logged, and it is started again (this counts in maxRestarts)."
+        ),
+    ] = "30m"
 
 
 class RecTrainingJobSpec(ApiModel):
@@ -443,6 +498,7 @@ class RecTrainingJobSpec(ApiModel):
     data: Annotated[DataSpec, Field(description="What it is trained on.")]
     training: Annotated[TrainingSpec, Field(description="How it is trained.")] = TrainingSpec()
     checkpoint: Annotated[CheckpointSpec, Field(description="Where the run is kept in S3.")]
+    export: Annotated[ExportSpec, Field(description="What is left when training is done.")] = ExportSpec()
     s3: Annotated[S3Spec, Field(description="How S3 is reached.")] = S3Spec()
     replicas: Annotated[ReplicasSpec, Field(description="The pods that train.")] = ReplicasSpec()
     run_policy: Annotated[RunPolicy, Field(description="How the run is kept going.")] = RunPolicy()
@@ -469,7 +525,8 @@ def _same(field: str) -> str:
 
 def _only_more_epochs() -> list[Cel]:
     """Of `training` all else stays; the preset's epochs, left out of spec, are read from status."""
-    others = [to_camel(name) for name in TrainingSpec.model_fields if name != "epochs"]
+    fields = TrainingSpec.model_fields.items()
+    others = [field.alias or to_camel(name) for name, field in fields if name != "epochs"]
     same = " && ".join(_same(f"spec.training.{name}") for name in others)
     now, before = "self.spec.training.?epochs", "oldSelf.spec.training.?epochs"
     running = "oldSelf.status.?progress.?epochs.orValue(0)"
@@ -494,12 +551,14 @@ ROOT_RULES: list[Cel] = [
         message="metadata.name must be at most 40 lower-case letters, digits and dashes, begin with a "
         "letter and not end with a dash (it becomes the name of a Job, a Service and pods)",
     ),
-    *(_unchanged_once_started(s) for s in ("model", "data", "checkpoint", "s3", "replicas")),
+    *(_unchanged_once_started(s) for s in ("model", "data", "checkpoint", "export", "s3", "replicas")),
     *_only_more_epochs(),
-    Cel(
-        rule=f"{_STARTED} || self.spec.runPolicy.terminationGraceSeconds == "
-        "oldSelf.spec.runPolicy.terminationGraceSeconds",
-        message="spec.runPolicy.terminationGraceSeconds can't change once the run has started",
+    *(
+        Cel(
+            rule=f"{_STARTED} || self.spec.runPolicy.{name} == oldSelf.spec.runPolicy.{name}",
+            message=f"spec.runPolicy.{name} can't change once the run has started",
+        )
+        for name in ("terminationGraceSeconds", "stallTimeout")
     ),
     Cel(
         rule=f"!({_ENDED}) || self.spec == oldSelf.spec",

@@ -60,6 +60,8 @@ class ConditionType(StrEnum):
     CHECKPOINT_STALE = "CheckpointStale"
     """True while a snapshot waits that can't be committed; False from the first commit on, so that a wait for
     either ends."""
+    STALLED = "Stalled"
+    """True from when a pod was ended since it did no step for runPolicy.stallTimeout, to the next step."""
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
 
@@ -75,6 +77,7 @@ class Reason(StrEnum):
     STAGING = "Staging"
     CHECKING = "Checking"
     CHECKED = "Checked"
+    CHECKED_WITH_WARNINGS = "CheckedWithWarnings"
     WAITING_FOR_POD = "WaitingForPod"
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_UNAVAILABLE = "ImageUnavailable"
@@ -157,6 +160,19 @@ class Metrics(ApiModel):
     norm_edit_distance: Annotated[
         FiniteFloat | None, Field(description="1 - mean normalised edit distance, at the last evaluation.")
     ] = None
+    character_error_rate: Annotated[
+        FiniteFloat | None,
+        Field(
+            description="Characters wrong, missing or too many, of all in the labels, at the last evaluation."
+        ),
+    ] = None
+    upstream_acc: Annotated[
+        FiniteFloat | None,
+        Field(
+            description="What PaddleOCR's own evaluation calls acc: spaces ignored, characters that the "
+            "dictionary lacks taken out of the labels, images squeezed to the training width."
+        ),
+    ] = None
     learning_rate: Annotated[FiniteFloat | None, Field(description="Learning rate of the last step.")] = None
     best: Annotated[BestMetric | None, Field(description="The best evaluation so far.")] = None
 
@@ -198,6 +214,34 @@ class ModelStatus(ApiModel):
     """The exported model."""
 
     uri: Annotated[Uri, Field(description="Folder of inference.json, inference.pdiparams and inference.yml.")]
+
+
+class FindingStatus(ApiModel):
+    """Something that the checks before training found."""
+
+    code: Annotated[Text, Field(description="Its stable code, such as RD012.")]
+    severity: Annotated[
+        Literal["Error", "Warning"],
+        Field(description="An Error refuses the data where validation is Strict."),
+    ]
+    count: Annotated[Int64, Field(ge=0, description="How often.")]
+    message: Annotated[Message, Field(description="What, where first, and how to mend it.")]
+
+
+FINDINGS_KEPT = 16
+
+
+class DataStatus(ApiModel):
+    """What the checks before training found."""
+
+    train_samples: Annotated[Int64, Field(ge=0, description="Samples trained on.")] = 0
+    eval_samples: Annotated[Int64, Field(ge=0, description="Samples evaluated on.")] = 0
+    left_out: Annotated[
+        Int64, Field(ge=0, description="Samples that can't be used, left out (validation: Warn).")
+    ] = 0
+    findings: Annotated[
+        list[FindingStatus], Field(max_length=FINDINGS_KEPT, description="The first findings.")
+    ] = []
 
 
 class Devices(ApiModel):
@@ -252,6 +296,7 @@ class RecTrainingJobStatus(ApiModel):
     ] = []
     progress: Annotated[Progress | None, Field(description="How far it is.")] = None
     metrics: Annotated[Metrics | None, Field(description="What it last measured.")] = None
+    data: Annotated[DataStatus | None, Field(description="What the checks before training found.")] = None
     devices: Annotated[Devices | None, Field(description="What it trains on.")] = None
     checkpoint: Annotated[CheckpointStatus | None, Field(description="Where a resumed run would go on.")] = (
         None

@@ -36,6 +36,16 @@ class Code(StrEnum):
     DICTIONARY_LINE = "RD017"
     DICTIONARY_DUPLICATE = "RD018"
     DICTIONARY_EMPTY = "RD019"
+    UNKNOWN_LABEL = "RD020"
+    BATCH_EXCEEDS_DATA = "RD021"
+    FEW_EVALUATIONS = "RD022"
+    WARMUP_TOO_LONG = "RD023"
+    SHARED_MEMORY_SMALL = "RD024"
+    SMOKE_TEST = "RD025"
+
+
+WARNINGS = frozenset((Code.BATCH_EXCEEDS_DATA, Code.FEW_EVALUATIONS, Code.SHARED_MEMORY_SMALL))
+"""Said, and never refused; every other code is an error."""
 
 
 # What is wrong, and how to mend it; one row a code, so that no code lacks either.
@@ -74,6 +84,30 @@ _WORDS: dict[Code, tuple[str, str]] = {
     ),
     Code.DICTIONARY_DUPLICATE: ("the character is listed twice", "keep one of the lines"),
     Code.DICTIONARY_EMPTY: ("there are no characters", "write one character a line"),
+    Code.UNKNOWN_LABEL: (
+        "the dictionary has none of the label's characters",
+        "use a dictionary of this language (or FromLabels), or correct the labels",
+    ),
+    Code.BATCH_EXCEEDS_DATA: (
+        "the batch is larger than the training set, so an epoch is one step",
+        "lower training.batchSize, or add data",
+    ),
+    Code.FEW_EVALUATIONS: (
+        "fewer than three evaluations, so the best weights are hardly looked for",
+        "lower training.evalInterval, or train more epochs",
+    ),
+    Code.WARMUP_TOO_LONG: (
+        "the learning rate warms up for as long as the run, or longer",
+        "train more epochs, or lower Optimizer.lr.warmup_epoch (model.overrides)",
+    ),
+    Code.SHARED_MEMORY_SMALL: (
+        "shared memory is smaller than the batches that wait in it",
+        "lower training.workers or training.batchSize",
+    ),
+    Code.SMOKE_TEST: (
+        "the model couldn't learn 32 images by heart",
+        "see that images and labels belong together, and try another training.learningRate",
+    ),
 }
 
 
@@ -97,6 +131,11 @@ class Finding:
     code: Code
     count: int = 0
     places: list[Place] = field(default_factory=list)
+
+    @property
+    def is_error(self) -> bool:
+        """Whether validation refuses it, where it is strict."""
+        return self.code not in WARNINGS
 
     @property
     def first(self) -> Place:

@@ -48,6 +48,7 @@ def test_defaults_fill_whole_sections() -> None:
     spec = ROOT["properties"]["spec"]["properties"]
     assert {name for name, node in spec.items() if "default" in node} == {
         "training",
+        "export",
         "s3",
         "replicas",
         "runPolicy",
