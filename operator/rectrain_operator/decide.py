@@ -19,6 +19,7 @@ from rectrain_api.status import TERMINAL, ConditionType, Phase, Reason, RecTrain
 from rectrain_operator import epochs_policy, outcome
 from rectrain_operator.children import children_of
 from rectrain_operator.conditions import Conditions
+from rectrain_operator.data_policy import set_data_ready
 from rectrain_operator.explain import Explanation, explain_no_pod, explain_pod
 from rectrain_operator.failure_policy import Ledger, PodEnd, classify, count, to_blame
 from rectrain_operator.gang import current_pod, explain_gang, pods_left
@@ -262,12 +263,7 @@ def _set_conditions(conditions: Conditions, status: RecTrainingJobStatus, explai
     running = explained.phase is Phase.RUNNING
     conditions.set(ConditionType.RUNNING, running, explained.reason, explained.message)
     stage = status.progress.stage if status.progress else None
-    if stage == Stage.STAGING.value:
-        conditions.set(ConditionType.DATA_READY, False, Reason.STAGING, explained.message)
-    elif stage == Stage.CHECKING.value:
-        conditions.set(ConditionType.DATA_READY, False, Reason.CHECKING, explained.message)
-    elif stage is not None and Stage(stage) in _CHECKED:
-        conditions.set(ConditionType.DATA_READY, True, Reason.CHECKED)
+    set_data_ready(conditions, status, explained.message)
     if explained.phase is Phase.SUSPENDED:
         conditions.set(ConditionType.SUSPENDED, True, Reason.SUSPEND_REQUESTED, explained.message)
     elif conditions.has(ConditionType.SUSPENDED) and explained.phase is not Phase.SUSPENDING:

@@ -5,6 +5,7 @@ from typing import Any
 from rectrain_api.exit_codes import codes_with
 from rectrain_api.status import ConditionType, Phase, Reason, RecTrainingJobStatus
 from rectrain_operator.conditions import Conditions
+from rectrain_operator.data_policy import set_data_refused
 from rectrain_operator.epochs_policy import too_late
 from rectrain_operator.failure_policy import PodEnd
 from rectrain_operator.progress import finished, with_result, without_pod
@@ -82,6 +83,7 @@ def refused(
 ) -> RecTrainingJobStatus:
     """Failed for a reason of its own, with or without a Job."""
     conditions.set(ConditionType.FAILED, True, reason, message)
+    set_data_refused(conditions, reason, message)
     return _ended(status, conditions, Phase.FAILED, message, time).model_copy(
         update={"progress": without_pod(status.progress)}
     )

@@ -24,7 +24,7 @@ def with_report(status: RecTrainingJobStatus, report: ProgressReport) -> RecTrai
         update["metrics"] = readable(report.metrics)
     # A report says each time what waits to be committed: without a word of it, nothing does.
     update["checkpoint"] = report.checkpoint or without_stale(status.checkpoint)
-    for name in ("devices", "model"):
+    for name in ("data", "devices", "model"):
         if (value := getattr(report, name)) is not None:
             update[name] = value
     return status.model_copy(update=update)
