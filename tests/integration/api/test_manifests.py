@@ -38,6 +38,14 @@ BAD = [
     pytest.param("spec.training", {"batchSize": -1}, "should be greater than or equal to 1", id="batch"),
     pytest.param("spec.training", {"learningRate": "high"}, "must be of type number", id="rate"),
     pytest.param("spec.training", {"evalInterval": "often"}, '("1 epoch", "2 epochs")', id="eval-interval"),
+    pytest.param("spec.training", {"onNaN": "Retry"}, 'supported values: "Rollback", "Fail"', id="on-nan"),
+    pytest.param(
+        "spec.training", {"earlyStopping": {"patience": 0}}, "greater than or equal to 1", id="patience"
+    ),
+    pytest.param("spec.training", {"earlyStopping": {}}, "patience: Required value", id="no-patience"),
+    pytest.param("spec.data.validation", "Lax", 'supported values: "Strict", "Warn", "Off"', id="validation"),
+    pytest.param("spec.export", {"onnx": "yes"}, "must be of type boolean", id="onnx"),
+    pytest.param("spec.runPolicy", {"stallTimeout": "0s"}, "must be a time such as 90s, 30m", id="stall"),
     pytest.param("spec.training", {"epoch": 3}, 'unknown field "spec.training.epoch"', id="typo"),
     pytest.param("spec.checkpoint.interval", "5 minutes", "a time (90s, 5m, 1h)", id="interval"),
     pytest.param("spec.checkpoint.interval", 0, "interval is a number of steps (200)", id="interval-0"),
@@ -141,13 +149,15 @@ async def test_what_may_change_when(admin: KubeClient, namespace: str) -> None:
         "data": {"evalFraction": 0.3},
         "training": {"seed": 2},
         "checkpoint": {"keepLast": 9},
+        "export": {"onnx": False},
         "s3": {"region": "x"},
         "replicas": {"gpusPerNode": 0},
     }.items():
         with pytest.raises(ApiError, match=f"spec.{section} can't change once the run has started"):
             await admin.merge_patch(paths.run(key), {"spec": {section: value}})
-    with pytest.raises(ApiError, match="terminationGraceSeconds can't change"):
-        await admin.merge_patch(paths.run(key), {"spec": {"runPolicy": {"terminationGraceSeconds": 9}}})
+    for name, other in {"terminationGraceSeconds": 9, "stallTimeout": "1h"}.items():
+        with pytest.raises(ApiError, match=f"{name} can't change"):
+            await admin.merge_patch(paths.run(key), {"spec": {"runPolicy": {name: other}}})
     await admin.merge_patch(paths.run(key), {"spec": {"runPolicy": {"suspend": True, "maxRestarts": 9}}})
     await admin.merge_patch(paths.run_status(key), {"status": {"completionTime": "2026-01-02T04:04:05Z"}})
     with pytest.raises(ApiError, match="the run has ended"):
@@ -180,6 +190,9 @@ RAISE = "epochs can only be raised once the run has started: give a number large
                 "seed": 9,
                 "deterministic": True,
                 "workers": 3,
+                "smokeTest": True,
+                "onNaN": "Fail",
+                "earlyStopping": {"patience": 3},
             }.items()
         ),
         pytest.param({"workers": 3}, SIX, {"workers": None}, "but for more epochs", id="workers-removed"),
