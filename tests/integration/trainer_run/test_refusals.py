@@ -56,7 +56,7 @@ def test_a_missing_image(trainer: Trainer, manifest: Manifest, loose: Loose) -> 
 def test_an_unreadable_image(trainer: Trainer, manifest: Manifest, loose: Loose) -> None:
     uri = loose(data={3: b"not an image at all"})
     ended = trainer.run(manifest(train=uri))
-    refused(ended, 65, "DatasetInvalid", "RD011", f"{uri} line 4", "can't be decoded", "replace the file")
+    refused(ended, 65, "DatasetInvalid", "RD011", f"{uri} line 4", "can't be decoded", "replace it")
 
 
 def test_characters_outside_the_dictionary(
