@@ -50,12 +50,12 @@ SCHEDULE = frozenset((Code.BATCH_EXCEEDS_DATA, Code.FEW_EVALUATIONS, Code.WARMUP
 
 # What is wrong, and how to mend it; one row a code, so that no code lacks either.
 _WORDS: dict[Code, tuple[str, str]] = {
-    Code.NOT_UTF8: ("isn't UTF-8", "save the file as UTF-8"),
-    Code.BOM: ("begins with a byte order mark", "save the file as UTF-8 without BOM"),
-    Code.CRLF: ("ends with a carriage return", "convert the file to Unix line ends (dos2unix)"),
-    Code.NO_TAB: ("no tab between image path and text", "write path, tab, text"),
+    Code.NOT_UTF8: ("the text isn't UTF-8", "save the file as UTF-8"),
+    Code.BOM: ("the file begins with a byte order mark", "save the file as UTF-8 without BOM"),
+    Code.CRLF: ("the line ends with a carriage return", "convert the file to Unix line ends (dos2unix)"),
+    Code.NO_TAB: ("there is no tab between image path and text", "write path, tab, text"),
     Code.EXTRA_TAB: (
-        "a second tab, after which PaddleOCR drops the text",
+        "the text holds a second tab, and PaddleOCR drops what is behind it",
         "replace tabs in the text by spaces",
     ),
     Code.EMPTY_LABEL: ("the label is empty", "write the text, or remove the line"),

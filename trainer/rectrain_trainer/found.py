@@ -119,12 +119,11 @@ class Found:
         yield from self._evaluation_lines(self.eval_losses)
 
     def _training_lines(self, losses: Losses) -> Iterator[str]:
-        ours = _OURS[self.validation]
-        swapped = "each swapped for another sample, every time"
-        yield f"    {losses.dropped:,} labels dropped{_why(losses)}, {swapped}"
-        yield f"    {losses.unreadable:,} images unreadable, {swapped}"
-        yield f"    {losses.shortened:,} labels shortened by {_characters(losses.characters)}"
-        yield f"      RecTrain {ours}."
+        swapped = "swapped for another sample, every time"
+        yield f"    {_many(losses.dropped, 'label')} dropped{_why(losses)}, {swapped}"
+        yield f"    {_many(losses.unreadable, 'image')} unreadable, {swapped}"
+        yield f"    {_many(losses.shortened, 'label')} shortened by {_many(losses.characters, 'character')}"
+        yield f"      RecTrain {_OURS[self.validation]}."
         seen = " / ".join(f"{never_seen(losses.samples, ranks):,}" for ranks in RANKS)
         when = "in the whole run" if self.multi_scale else "in each epoch"
         gpus = " / ".join(map(str, RANKS))
@@ -132,10 +131,11 @@ class Found:
         yield "      RecTrain shows each sample once an epoch, on one of the GPUs."
 
     def _evaluation_lines(self, losses: Losses) -> Iterator[str]:
-        swapped = f"{losses.swapped:,} samples ({losses.dropped:,} labels, {losses.unreadable:,} images)"
-        yield f"    {swapped} swapped for the next one, which counts twice"
-        yield f"    {losses.shortened:,} labels compared without {_characters(losses.characters)}"
-        yield f"    {losses.spaced:,} labels compared without their spaces"
+        causes = f"{_many(losses.dropped, 'label')}, {_many(losses.unreadable, 'image')}"
+        yield f"    {_many(losses.swapped, 'sample')} ({causes}) swapped for the next, which counts twice"
+        lost = _many(losses.characters, "character")
+        yield f"    {_many(losses.shortened, 'label')} compared without {lost}"
+        yield f"    {_many(losses.spaced, 'label')} compared without spaces"
         yield "      RecTrain compares whole labels: what the model can't write is an error of the model."
 
 
@@ -145,8 +145,8 @@ def _why(losses: Losses) -> str:
     return f" ({losses.empty:,} empty, {losses.too_long:,} too long, {losses.unknown:,} wholly unknown)"
 
 
-def _characters(count: int) -> str:
-    return f"{count:,} character{'' if count == 1 else 's'}"
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _losses(losses: Losses) -> dict[str, int]:

@@ -63,8 +63,8 @@ FAULTS = {
     "unknown character": (
         "7x",
         png(),
-        'RD012 at F line 2 ("x" U+0078, 1 time): labels have characters that the dictionary lacks; add them '
-        "to the dictionary (or use FromLabels), or correct the labels",
+        'RD012 at F line 2 (i/1.png, "x" U+0078, 1 time): labels have characters that the dictionary lacks; '
+        "add them to the dictionary (or use FromLabels), or correct the labels",
     ),
     "too long": (
         "123456",
@@ -96,8 +96,8 @@ def test_a_label_that_the_dictionary_knows_nothing_of(loose: Make) -> None:
     samples = loose(("1", png()), ("xyx", png()), ("x1", png()))
     checked = check(samples)
     assert [str(f).replace(str(samples.file), "F") for f in checked.findings] == [
-        'RD012 at F line 2 ("x" U+0078, 3 times) and 1 more: labels have characters that the dictionary '
-        "lacks; add them to the dictionary (or use FromLabels), or correct the labels",
+        'RD012 at F line 2 (i/1.png, "x" U+0078, 3 times) and 1 more: labels have characters that the '
+        "dictionary lacks; add them to the dictionary (or use FromLabels), or correct the labels",
         "RD020 at F line 2 (i/1.png, 'xyx'): the dictionary has none of the label's characters; use a "
         "dictionary of this language (or FromLabels), or correct the labels",
     ]
