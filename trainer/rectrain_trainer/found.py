@@ -113,6 +113,9 @@ class Found:
         if self.train_losses is None or self.eval_losses is None:
             return
         yield "PaddleOCR's own training would do this with the same data, and say nothing:"
+        if any(part.swapped == part.samples for part in (self.train_losses, self.eval_losses)):
+            yield "  It would end in a RecursionError: a bad sample has no good one to be swapped for."
+            return
         yield f"  training set, {self.train_losses.samples:,} samples"
         yield from self._training_lines(self.train_losses)
         yield f"  evaluation set, {self.eval_losses.samples:,} samples"

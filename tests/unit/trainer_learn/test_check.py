@@ -131,8 +131,11 @@ def test_of_a_set_that_is_split_by_hash_each_part_is_left_what_it_can_use(stage:
 
 
 def test_warn_refuses_when_nothing_is_left(stage: Stage) -> None:
+    shown: list[Found] = []
+    staged = stage(dict.fromkeys(range(24), "xy"))
     with pytest.raises(DatasetInvalid, match=r"^No sample is left to train on\. The data can't .*RD020"):
-        found_in(stage(dict.fromkeys(range(24), "xy")), "Warn")
+        check.check_data(make_plan(data={"validation": "Warn"}), staged, Board("s3://r/d"), shown.append)
+    assert "It would end in a RecursionError" in shown[0].to_text()
     with pytest.raises(DatasetInvalid, match=r"^No sample is left to evaluate on\. The data can't .*RD011"):
         found_in(stage(broken={"eval": list(range(12))}), "Warn")
 

@@ -162,11 +162,34 @@ def test_the_formula_for_ranks_is_what_upstreams_sampler_does(
         sampler = module.MultiScaleSampler(Lines(count), [[64, 32], [64, 48]], first_bs=32, fix_bs=False)
         for _epoch in range(3):
             seen |= {lines[place] for batch in sampler for _, _, place, _ in batch}
-    lost, expected = count - len(seen), never_seen(count, ranks)
+    assert_expected(count - len(seen), count, ranks)
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_with_paddles_own_sampler_it_is_others_in_each_epoch(ranks: int) -> None:
+    """What 3.7 takes where a config names no sampler: places are dealt out anew each epoch, lines are not."""
+    from paddle.io import DistributedBatchSampler
+
+    count = 4000
+    seen: list[set[int]] = [set(), set()]
+    for rank in range(ranks):
+        lines = list(range(count))
+        random.Random(rank).shuffle(lines)
+        sampler = DistributedBatchSampler(Lines(count), 32, num_replicas=ranks, rank=rank, shuffle=True)
+        for epoch in seen:
+            epoch |= {lines[place] for batch in sampler for place in batch}
+    missed = [set(range(count)) - epoch for epoch in seen]
+    for epoch in missed:
+        assert_expected(len(epoch), count, ranks)
+    assert len(missed[0] & missed[1]) < 0.6 * len(missed[0])
+
+
+def assert_expected(lost: int, count: int, ranks: int) -> None:
+    """Within four deviations of independent samples; these vary less."""
+    expected = never_seen(count, ranks)
     share = expected / count
-    deviation = (count * share * (1 - share)) ** 0.5  # of independent samples: these vary less
-    assert abs(lost - expected) < 4 * deviation
     assert 0.24 < share < 0.35
+    assert abs(lost - expected) < 4 * (count * share * (1 - share)) ** 0.5
 
 
 class Lines:
