@@ -14,6 +14,8 @@ from rectrain_data.upstream_losses import RANKS, Losses, never_seen
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.stage import Staged
 
+STATUS_MESSAGE: Final = 600
+"""Characters: a label in it may be long, and sixteen of these have to fit into a report."""
 _OURS: Final[dict[str, str]] = {
     "Strict": "refuses them, each by its place",
     "Warn": "leaves them out of training, and says so",
@@ -67,7 +69,7 @@ class Found:
                     code=f.code,
                     severity="Error" if f.is_error else "Warning",
                     count=f.count,
-                    message=f"{f}.",
+                    message=_cut(f"{f}."),
                 )
                 for f in self.findings[:FINDINGS_KEPT]
             ],
@@ -140,6 +142,10 @@ class Found:
         yield f"    {_many(losses.shortened, 'label')} compared without {lost}"
         yield f"    {_many(losses.spaced, 'label')} compared without spaces"
         yield "      RecTrain compares whole labels: what the model can't write is an error of the model."
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= STATUS_MESSAGE else message[: STATUS_MESSAGE - 1] + "…"
 
 
 def _why(losses: Losses) -> str:

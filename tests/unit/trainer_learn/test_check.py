@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from rectrain_api.errors import DatasetInvalid, InvalidSpec
+from rectrain_api.report import REPORT_LIMIT_BYTES
+from rectrain_api.status import FINDINGS_KEPT
 from rectrain_data.dictionary import Dictionary
 from rectrain_data.findings import Code, sentence
 from rectrain_trainer import check
 from rectrain_trainer.board import Board
 from rectrain_trainer.evaluate import EvalSet
-from rectrain_trainer.found import Found
+from rectrain_trainer.found import STATUS_MESSAGE, Found
 from rectrain_trainer.loader import Loader
 from rectrain_trainer.schedule import count_evaluations, schedule_findings
 from rectrain_trainer.sources import StagedSource
@@ -183,6 +185,17 @@ def test_what_upstream_would_lose_stands_beside_what_we_do(stage: Stage) -> None
     assert said["upstream"]["neverSeenByRanks"] == {"2": 6, "4": 8, "8": 8}
     assert (said["upstream"]["train"]["dropped"], said["upstream"]["train"]["tooLong"]) == (2, 1)
     assert (said["checked"], said["imagesDecoded"], said["leftOut"], said["trainSamples"]) == (36, 36, 5, 20)
+
+
+def test_findings_of_long_labels_fit_into_a_report(stage: Stage) -> None:
+    found, board = found_in(stage({1: "ก" * 100_000}, {1: "ก" * 100_000}), "Warn")
+    findings = found.status().findings
+    longest = max(findings, key=lambda f: len(f.message.encode()))
+    assert len(longest.message) == STATUS_MESSAGE
+    full = board.report().model_copy(
+        update={"data": found.status().model_copy(update={"findings": [longest] * FINDINGS_KEPT})}
+    )
+    assert len(full.model_dump_json(by_alias=True).encode()) < REPORT_LIMIT_BYTES
 
 
 # -- the schedule
