@@ -86,7 +86,8 @@ def missing(dictionary: Dictionary, counts: CharacterCounts) -> Finding | None:
     for character, count in lacking:
         place = counts.first[character]
         times = f"{count} time{'s' if count > 1 else ''}"
-        finding.add(Place(place.file, place.line, f"{describe(character)}, {times}"))
+        where = f"{place.detail}, " if place.detail else ""
+        finding.add(Place(place.file, place.line, f"{where}{describe(character)}, {times}"))
     return finding
 
 

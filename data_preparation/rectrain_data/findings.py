@@ -40,22 +40,22 @@ class Code(StrEnum):
     BATCH_EXCEEDS_DATA = "RD021"
     FEW_EVALUATIONS = "RD022"
     WARMUP_TOO_LONG = "RD023"
-    SHARED_MEMORY_SMALL = "RD024"
     SMOKE_TEST = "RD025"
 
 
-WARNINGS = frozenset((Code.BATCH_EXCEEDS_DATA, Code.FEW_EVALUATIONS, Code.SHARED_MEMORY_SMALL))
+WARNINGS = frozenset((Code.BATCH_EXCEEDS_DATA, Code.FEW_EVALUATIONS))
 """Said, and never refused; every other code is an error."""
-
+SCHEDULE = frozenset((Code.BATCH_EXCEEDS_DATA, Code.FEW_EVALUATIONS, Code.WARMUP_TOO_LONG))
+"""Of the run's settings, not of its data."""
 
 # What is wrong, and how to mend it; one row a code, so that no code lacks either.
 _WORDS: dict[Code, tuple[str, str]] = {
-    Code.NOT_UTF8: ("isn't UTF-8", "save the file as UTF-8"),
-    Code.BOM: ("begins with a byte order mark", "save the file as UTF-8 without BOM"),
-    Code.CRLF: ("ends with a carriage return", "convert the file to Unix line ends (dos2unix)"),
-    Code.NO_TAB: ("no tab between image path and text", "write path, tab, text"),
+    Code.NOT_UTF8: ("the text isn't UTF-8", "save the file as UTF-8"),
+    Code.BOM: ("the file begins with a byte order mark", "save the file as UTF-8 without BOM"),
+    Code.CRLF: ("the line ends with a carriage return", "convert the file to Unix line ends (dos2unix)"),
+    Code.NO_TAB: ("there is no tab between image path and text", "write path, tab, text"),
     Code.EXTRA_TAB: (
-        "a second tab, after which PaddleOCR drops the text",
+        "the text holds a second tab, and PaddleOCR drops what is behind it",
         "replace tabs in the text by spaces",
     ),
     Code.EMPTY_LABEL: ("the label is empty", "write the text, or remove the line"),
@@ -65,16 +65,19 @@ _WORDS: dict[Code, tuple[str, str]] = {
         "write a path relative to that folder, with '/' and without '..'",
     ),
     Code.DUPLICATE_PATH: ("the image is listed twice", "keep one of the lines"),
-    Code.IMAGE_MISSING: ("the image isn't there", "add the file, or remove the line"),
-    Code.IMAGE_UNREADABLE: ("the image can't be decoded", "replace the file, or remove its line"),
+    Code.IMAGE_MISSING: ("the image isn't there", "add the file, or remove its line"),
+    Code.IMAGE_UNREADABLE: ("the image can't be decoded", "replace it, or remove the sample"),
     Code.UNKNOWN_CHARACTER: (
-        "characters that the dictionary lacks",
+        "labels have characters that the dictionary lacks",
         "add them to the dictionary (or use FromLabels), or correct the labels",
     ),
-    Code.LABEL_TOO_LONG: ("the label is longer than the model reads", "shorten it, or raise max_text_length"),
+    Code.LABEL_TOO_LONG: (
+        "the label is longer than the model reads",
+        "shorten it, or use a model.preset that reads longer texts",
+    ),
     Code.CTC_INFEASIBLE: (
         "the image is too narrow for its label (CTC needs a step a character, one more between equal ones)",
-        "remove the sample, or use a model with wider input",
+        "remove the sample, or use a model.preset with wider input",
     ),
     Code.NO_SAMPLES: ("there are no samples", "add labelled images"),
     Code.CONTROL_CHARACTER: ("the label holds a control character", "remove it"),
@@ -89,20 +92,16 @@ _WORDS: dict[Code, tuple[str, str]] = {
         "use a dictionary of this language (or FromLabels), or correct the labels",
     ),
     Code.BATCH_EXCEEDS_DATA: (
-        "the batch is larger than the training set, so an epoch is one step",
+        "a batch is larger than the training set, so that an epoch is a single step",
         "lower training.batchSize, or add data",
     ),
     Code.FEW_EVALUATIONS: (
-        "fewer than three evaluations, so the best weights are hardly looked for",
-        "lower training.evalInterval, or train more epochs",
+        "fewer than three evaluations in the run, so that the best weights are hardly looked for",
+        "lower training.evalInterval, or raise training.epochs",
     ),
     Code.WARMUP_TOO_LONG: (
-        "the learning rate warms up for as long as the run, or longer",
-        "train more epochs, or lower Optimizer.lr.warmup_epoch (model.overrides)",
-    ),
-    Code.SHARED_MEMORY_SMALL: (
-        "shared memory is smaller than the batches that wait in it",
-        "lower training.workers or training.batchSize",
+        "the schedule of the learning rate is longer than the run",
+        "raise training.epochs, or shorten the schedule (model.overrides)",
     ),
     Code.SMOKE_TEST: (
         "the model couldn't learn 32 images by heart",
@@ -136,6 +135,11 @@ class Finding:
     def is_error(self) -> bool:
         """Whether validation refuses it, where it is strict."""
         return self.code not in WARNINGS
+
+    @property
+    def is_of_schedule(self) -> bool:
+        """Whether no sample is at fault."""
+        return self.code in SCHEDULE
 
     @property
     def first(self) -> Place:
@@ -175,10 +179,10 @@ class Report:
             raise DatasetInvalid(sentence(self.findings))
 
 
-def sentence(findings: Iterable[Finding]) -> str:
+def sentence(findings: Iterable[Finding], what: str = "The data can't be trained on") -> str:
     """What an error or a status says of these findings."""
     found = list(findings)
     said = ". ".join(str(f) for f in found[:_FINDINGS_IN_SENTENCE])
     rest = len(found) - _FINDINGS_IN_SENTENCE
     more = f" ({rest} more kind{'s' if rest > 1 else ''} of fault)" if rest > 0 else ""
-    return f"The data can't be trained on: {said}{more}."
+    return f"{what}: {said}{more}."

@@ -18,6 +18,7 @@ Pixels = NDArray[np.uint8]
 _ORIENTATION = 0x0112
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _JPEG_QUALITY = 95
+CUT_OFF = "the file is cut off"
 
 
 class Unreadable(ValueError):
@@ -29,7 +30,7 @@ def decode(data: bytes) -> Pixels:
     if not data:
         raise Unreadable("the file is empty")
     if is_cut_off(data):
-        raise Unreadable("the file is cut off")
+        raise Unreadable(CUT_OFF)
     try:
         pixels: Any = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as exc:
@@ -45,6 +46,26 @@ def is_cut_off(data: bytes) -> bool:
     if data.startswith(_JPEG):
         return b"\xff\xd9" not in data[-4096:]
     return data.startswith(_PNG) and b"IEND" not in data[-4096:]
+
+
+def look(data: bytes) -> None:
+    """Whether these bytes begin and end as an image does; a format whose ends aren't known is decoded.
+
+    A hundred times as fast as decoding, which alone sees damage in the middle. Raises Unreadable.
+    """
+    if data.startswith((_JPEG, _PNG)):
+        if is_cut_off(data):
+            raise Unreadable(CUT_OFF)
+        return
+    decode(data)
+
+
+def opens(data: bytes) -> bool:
+    """Whether OpenCV makes some image of these bytes, be it half grey: all that upstream asks for."""
+    try:
+        return bool(data) and cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) is not None
+    except cv2.error:
+        return False
 
 
 def at_height(data: bytes, name: str, height: int | None) -> tuple[str, bytes, int, int]:

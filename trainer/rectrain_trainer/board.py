@@ -15,6 +15,7 @@ from rectrain_api.status import (
     BestMetric,
     CheckpointRef,
     CheckpointStatus,
+    DataStatus,
     Devices,
     Metrics,
     ModelStatus,
@@ -42,6 +43,7 @@ class Board:
         self.message = ""
         self.progress = Progress(stage=Stage.STAGING)
         self.metrics: Metrics | None = None
+        self.data: DataStatus | None = None
         self.devices: Devices | None = None
         self.checkpoint: CheckpointStatus | None = None
         self.model: ModelStatus | None = None
@@ -69,7 +71,7 @@ class Board:
         self._changed(at_once=at_once)
 
     def update(self, **fields: Any) -> None:
-        """Set attempt, progress, metrics, devices, model or reached_training."""
+        """Set attempt, progress, metrics, data, devices, model or reached_training."""
         with self._lock:
             before = self.progress.percent
             for name, value in fields.items():
@@ -111,6 +113,7 @@ class Board:
                 message=self.message,
                 progress=self.progress,
                 metrics=self.metrics,
+                data=self.data,
                 devices=self.devices,
                 checkpoint=self.checkpoint,
                 model=self.model,

@@ -15,8 +15,9 @@ import shutil
 import signal
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
-from typing import Final, NoReturn, get_args
+from typing import TYPE_CHECKING, Final, NoReturn, get_args
 
 from pydantic import ValidationError
 
@@ -42,6 +43,9 @@ from rectrain_trainer.ranks import Ranks
 from rectrain_trainer.report import Reporter
 from rectrain_trainer.supervisor import stop_margin_s
 
+if TYPE_CHECKING:
+    from rectrain_trainer.found import Found
+
 log = logging.getLogger("rectrain_trainer.child")  # not __main__, as which this module runs
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -60,7 +64,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
     narrator = Narrator(board, console)
     narrator.start()
     try:
-        code = attempt(plan, arguments.plan, arguments.work_dir, board, interrupt, arguments.until)
+        code = attempt(
+            plan, arguments.plan, arguments.work_dir, board, interrupt, arguments.until, arguments.json
+        )
     finally:
         narrator.close()
     with contextlib.suppress(OSError):
@@ -70,9 +76,18 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 
 def attempt(
-    plan: RunPlan, plan_path: Path, work_dir: Path, board: Board, interrupt: Interrupt, until: Until = "end"
+    plan: RunPlan,
+    plan_path: Path,
+    work_dir: Path,
+    board: Board,
+    interrupt: Interrupt,
+    until: Until = "end",
+    as_json: bool = False,
 ) -> int:
-    """One attempt, its ending told everywhere (log, reports, flight recorder). Returns the exit code."""
+    """One attempt, its ending told everywhere (log, reports, flight recorder). Returns the exit code.
+
+    Of a check alone, what was found goes to stdout.
+    """
     pod, ranks = PodEnvironment.read(), Ranks.from_environment()
     chunks = Chunks()
     handler = ChunkHandler(chunks)
@@ -87,7 +102,8 @@ def attempt(
         interrupt.check()
         from rectrain_trainer.run import Run
 
-        run = Run(plan, pod, board, interrupt, chunks, work_dir, plan_path, ranks)
+        show = partial(_show, as_json=as_json) if until == "checked" else None
+        run = Run(plan, pod, board, interrupt, chunks, work_dir, plan_path, ranks, show)
         outcome = run.execute(until)
         code, reason, message = EX_OK, outcome.reason, outcome.message
         log.info("%s", message)
@@ -103,6 +119,11 @@ def attempt(
         for leftover in ("snapshots", "resume", "out"):
             shutil.rmtree(work_dir / leftover, ignore_errors=True)
     return code
+
+
+def _show(found: "Found", *, as_json: bool) -> None:
+    sys.stdout.write((found.to_json() if as_json else found.to_text()) + "\n")
+    sys.stdout.flush()
 
 
 def _meant(error: BaseException, board: Board, interrupt: Interrupt) -> BaseException:
@@ -163,6 +184,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--recorder", type=int, required=True)
     parser.add_argument("--until", choices=get_args(Until), default="end", help="stop when it has done this")
+    parser.add_argument("--json", action="store_true", help="print what was checked as JSON")
     parser.add_argument("--debug", action="store_true")
     return parser.parse_args(argv)
 

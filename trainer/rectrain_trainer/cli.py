@@ -72,21 +72,31 @@ def check(
     work_dir: Annotated[
         Path | None, typer.Option("--work-dir", help="Where data is staged; kept when named, else removed.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Do all that comes before training: reach S3, stage and look at every sample, build the model."""
-    _supervised(file, None, work_dir, debug, "checked")
+    """Do all that comes before training: reach S3, stage and look at every sample, build the model.
+
+    Prints what was found, and what PaddleOCR's own training would silently do with the same data.
+    """
+    _supervised(file, None, work_dir, debug, "checked", as_json)
 
 
 def _supervised(
-    file: Path | None, plan: Path | None, work_dir: Path | None, debug: bool, until: Until
+    file: Path | None,
+    plan: Path | None,
+    work_dir: Path | None,
+    debug: bool,
+    until: Until,
+    as_json: bool = False,
 ) -> NoReturn:
     """Run the child, tell its end where Kubernetes looks for it, and exit as it says."""
     block_signals()
     set_up_logging(debug=debug)
     pod = PodEnvironment.read()
     try:
-        result = _run(file, plan, work_dir or pod.work_dir, pod.seat, ["--debug"] if debug else [], until)
+        arguments = [*(["--debug"] if debug else []), *(["--json"] if as_json else [])]
+        result = _run(file, plan, work_dir or pod.work_dir, pod.seat, arguments, until)
     except Exception as e:
         error = meant(e)
         row = outcome_of(error)

@@ -50,6 +50,8 @@ class Publication:
     folder: Path
     rows: Sequence[Row]
     """Of this attempt's metrics: its first step, and its evaluations."""
+    checks: Mapping[str, Any]
+    """What the checks before training found."""
 
 
 def publish(work: Publication) -> FinalRecord:
@@ -129,15 +131,18 @@ def _upload(store: Store, files: tuple[Path, ...], prefix: str) -> list[StoredFi
 def _report(work: Publication, final: FinalRecord) -> bytes:
     state = work.run_log.state
     earlier = [start.attempt for start in state.starts if start.attempt != final.attempt]
-    return report_of(work.plan, final, state, evaluations(work.store, earlier, work.rows))
+    return report_of(work.plan, final, state, evaluations(work.store, earlier, work.rows), work.checks)
 
 
-def report_of(plan: RunPlan, final: FinalRecord, state: RunState, curve: Sequence[Row]) -> bytes:
+def report_of(
+    plan: RunPlan, final: FinalRecord, state: RunState, curve: Sequence[Row], checks: Mapping[str, Any]
+) -> bytes:
     """report.json: the run in numbers."""
     content = {
         "run": str(plan.identity),
         "preset": plan.model.preset,
         "data": plan.data.to_dict(),
+        "checks": checks,
         "training": {**plan.training.to_dict(), "epochs": final.epochs},
         "epochs": final.epochs,
         "step": final.step,

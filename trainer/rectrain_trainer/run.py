@@ -12,6 +12,7 @@ import contextlib
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ from rectrain_trainer.device import configure_device, usable_cores
 from rectrain_trainer.devices import describe_devices
 from rectrain_trainer.environment import PodEnvironment
 from rectrain_trainer.follow import RESUMED, follow
+from rectrain_trainer.found import Found
 from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.outcome import Outcome, Until
 from rectrain_trainer.place import (
@@ -50,6 +52,7 @@ from rectrain_trainer.place import (
 from rectrain_trainer.pretrained import first_weights
 from rectrain_trainer.ranks import Ranks
 from rectrain_trainer.stage import Staged, stage
+from rectrain_trainer.surroundings import log_surroundings
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,10 @@ class Run:
     plan_path: Path | None = None
     """Where the plan lies: its epochs may be raised while the run goes on."""
     ranks: Ranks = field(default_factory=Ranks)
+    show: Callable[[Found], None] | None = None
+    """Told what the checks found, before anything of it is refused."""
+    _checks: dict[str, Any] = field(default_factory=dict)
+    """What they found, for the report."""
     _committer: Committer | None = None
     _run_log: RunLog | None = None
     _first: dict[str, Any] | None = None
@@ -122,9 +129,10 @@ class Run:
         self.interrupt.check()
         staged = stage(self.plan, self._open, self.work_dir / "data", self.board, self.pod.cache_dir)
         self.interrupt.check()
-        recipe = check_data(self.plan, staged, self.board)
+        found = check_data(self.plan, staged, self.board, self.show)
+        self._checks = found.to_dict()
         self.interrupt.check()
-        return staged, recipe
+        return found.staged, found.recipe
 
     def end(self, reason: str) -> None:
         """Say in the log how the attempt ended, if it may still be said. Never raises."""
@@ -246,7 +254,9 @@ class Run:
         deterministic = self.plan.training.deterministic
         with self.interrupt.held_back():
             kind = configure_device(self.plan.gpus, deterministic=deterministic)
-        self.board.update(devices=describe_devices(kind, self.plan.gpus, self.plan.nodes))
+        devices = describe_devices(kind, self.plan.gpus, self.plan.nodes)
+        self.board.update(devices=devices)
+        log_surroundings(devices, self.work_dir)
 
     # -- the attempt
 
@@ -311,6 +321,7 @@ class Run:
                 self.interrupt,
                 self.work_dir / "out",
                 training.rows,
+                self._checks,
             )
         )
         accuracy = final.metrics["accuracy"]

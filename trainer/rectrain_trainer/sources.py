@@ -3,8 +3,8 @@
 Made by the stage stage. Messages name what the user knows: the place in S3, not the copy on this disk.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +27,36 @@ class StagedSource:
     part: Split | None = None
     """A part chosen by hash, for a set without splits."""
     eval_fraction: float = 0.0
+    left_out: bytes = b""
+    """A bit for each sample of the whole set: set where it can't be used. Empty: all of them can."""
 
     def open(self) -> "PartOfSet":
         """Open it, in this process."""
-        whole = open_set(self.path, self.packed, self.split)
-        if self.part is None:
-            return PartOfSet(whole, range(len(whole)))
-        identities = [whole.sample_id(i) for i in range(len(whole))]
-        train, held_out = partition(identities, eval_fraction=self.eval_fraction)
-        return PartOfSet(whole, np.array(held_out if self.part == EVAL else train, dtype=np.int64).tolist())
+        whole = open_set(*self.whole)
+        indices: Sequence[int] = range(len(whole))
+        if self.part is not None:
+            identities = [whole.sample_id(i) for i in range(len(whole))]
+            train, held_out = partition(identities, eval_fraction=self.eval_fraction)
+            indices = held_out if self.part == EVAL else train
+        if self.left_out:
+            bits = np.unpackbits(np.frombuffer(self.left_out, dtype=np.uint8))
+            chosen = np.array(indices, dtype=np.int64)
+            indices = chosen[bits[chosen] == 0].tolist()
+        return PartOfSet(whole, indices)
+
+    def without(self, indices: Iterable[int]) -> "StagedSource":
+        """The same but for these samples of the whole set."""
+        bad = np.fromiter(indices, dtype=np.int64)
+        if not len(bad):
+            return self
+        bits = np.zeros(len(open_set(*self.whole)), dtype=np.uint8)
+        bits[bad] = 1
+        return replace(self, left_out=np.packbits(bits).tobytes())
+
+    @property
+    def whole(self) -> "Whole":
+        """The set that it is of."""
+        return self.path, self.packed, self.split
 
     def name(self, i: int) -> str:
         """Where sample `i` is found."""
@@ -48,7 +69,7 @@ Whole = tuple[Path, bool, Split | None]
 
 def wholes_of(*sources: StagedSource) -> list[Whole]:
     """The sets behind these sources, each once, in order."""
-    return list(dict.fromkeys((s.path, s.packed, s.split) for s in sources))
+    return list(dict.fromkeys(s.whole for s in sources))
 
 
 def open_set(path: Path, packed: bool, split: Split | None = None) -> SampleSet:

@@ -1,5 +1,6 @@
 """What can't work ends with the right code, before a step, with a sentence that names the object."""
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -56,7 +57,7 @@ def test_a_missing_image(trainer: Trainer, manifest: Manifest, loose: Loose) -> 
 def test_an_unreadable_image(trainer: Trainer, manifest: Manifest, loose: Loose) -> None:
     uri = loose(data={3: b"not an image at all"})
     ended = trainer.run(manifest(train=uri))
-    refused(ended, 65, "DatasetInvalid", "RD011", f"{uri} line 4", "can't be decoded", "replace the file")
+    refused(ended, 65, "DatasetInvalid", "RD011", f"{uri} line 4", "can't be decoded", "replace it")
 
 
 def test_characters_outside_the_dictionary(
@@ -69,10 +70,13 @@ def test_characters_outside_the_dictionary(
 
 
 def test_labels_too_long(trainer: Trainer, manifest: Manifest, loose: Loose) -> None:
+    """A check prints what it found before it refuses it, and what upstream would have done."""
     uri = loose(labels={2: "1" * 13})
-    refused(
-        trainer.run(manifest(train=uri)), 65, "DatasetInvalid", f"{uri} line 3", "13 characters", "shorten it"
-    )
+    job = trainer.folder / "check.yaml"
+    job.write_text(json.dumps(manifest(train=uri)))
+    ended = trainer.start_with(["check", "-f", str(job)]).wait()
+    refused(ended, 65, "DatasetInvalid", f"{uri} line 3", "13 characters", "shorten it")
+    assert "1 label dropped (0 empty, 1 too long, 0 wholly unknown), swapped for another" in ended.errors
 
 
 def test_a_broken_line_of_the_label_file(trainer: Trainer, manifest: Manifest, loose: Loose) -> None:

@@ -121,6 +121,8 @@ def test_a_pod_runs_a_plan_and_reports(
     assert last.progress.percent == 100
     assert last.model is not None
     assert last.model.uri == f"{place.uri}/export"
+    assert last.data is not None
+    assert (last.data.train_samples, last.data.eval_samples) == (48, 16)
     assert last.devices is not None
     assert last.devices.kind == "cpu"
     assert last.checkpoint is not None
@@ -128,10 +130,32 @@ def test_a_pod_runs_a_plan_and_reports(
 
 
 def test_a_check_leaves_no_trace(trainer: Trainer, place: Place, manifest: Manifest) -> None:
-    job = tmp_job(trainer, manifest())
-    ended = trainer.start_with(["check", "-f", job]).wait()
-    assert (ended.code, ended.result["reason"]) == (0, "Checked"), ended.errors
+    """On stdout is what was found, and nothing else."""
+    ended = trainer.command("check", "-f", tmp_job(trainer, manifest()), "--json")
+    assert ended.returncode == 0, ended.stderr
+    assert "can be trained: data, model and S3 are fine" in ended.stderr
+    found = json.loads(ended.stdout)
+    assert (found["trainSamples"], found["evalSamples"], found["imagesDecoded"]) == (48, 16, 64)
+    assert [f["code"] for f in found["findings"]] == ["RD022"]
     assert place.store.list_keys("") == []
+
+
+def test_bad_samples_are_left_out_where_that_was_asked_for(
+    trainer: Trainer, place: Place, manifest: Manifest, loose: Callable[..., str]
+) -> None:
+    """By a loader with workers, and in the evaluation; the report says so."""
+    place.store.put_bytes("digits.txt", "".join(f"{d}\n" for d in range(10)).encode())
+    data = {"validation": "Warn", "dictionary": f"{place.uri}/digits.txt"}
+    broken = loose(20, data={3: b"no image"}, labels={5: "1x", 7: "1" * 13})
+    job = manifest(train=broken, workers=1, batch_size=4, data=data | {"eval": loose(8, data={2: b""})})
+    ended = trainer.run(job)
+    assert ended.code == 0, ended.errors
+    assert "RD011 at " in ended.errors
+    checks = place.report()["checks"]
+    assert (checks["trainSamples"], checks["evalSamples"], checks["leftOut"]) == (17, 7, 4)
+    assert [e["step"] for e in place.report()["evaluations"]] == [5, 10]
+    assert place.report()["metrics"]["samples"] == 7
+    assert (checks["upstream"]["train"]["swapped"], checks["upstream"]["train"]["shortened"]) == (2, 1)
 
 
 def test_a_second_run_over_a_shared_volume_downloads_nothing(

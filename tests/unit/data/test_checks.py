@@ -2,17 +2,19 @@
 
 import io
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from rectrain_data import images
-from rectrain_data.checks import check_set, ctc_fault, steps_needed
+from rectrain_data.checks import Checked, check_set, ctc_fault, is_decoded, steps_needed
 from rectrain_data.convert import PackOptions, to_packed
 from rectrain_data.dictionary import Dictionary
-from rectrain_data.findings import Code, sentence
+from rectrain_data.findings import Code, Place
 from rectrain_data.labels import LooseSet
 from rectrain_data.packed import PackedSet
 from tests.unit.data.conftest import png
@@ -21,48 +23,150 @@ DIGITS = Dictionary(tuple("0123456789"))
 Make = Callable[..., LooseSet]
 
 
-def check(samples: LooseSet | PackedSet) -> list[Code]:
-    found = check_set(
-        samples, DIGITS, max_text_length=5, ctc_steps=lambda width, height: width * 32 // height // 4
-    )
-    return [finding.code for finding in found]
+def check(samples: LooseSet | PackedSet, **options: Any) -> Checked:
+    return check_set(samples, DIGITS, **({"max_text_length": 5, "ctc_steps": 8} | options))
+
+
+def codes(checked: Checked) -> list[Code]:
+    return [finding.code for finding in checked.findings]
 
 
 def test_a_good_set_has_no_findings(loose: Make) -> None:
-    assert check(loose(*((str(i), png(seed=i)) for i in range(200)))) == []
+    checked = check(loose(*((str(i), png(seed=i)) for i in range(200))))
+    assert checked == Checked([], samples=200, decoded=200, bad_labels=[], unreadable=[])
 
 
 FAULTS = {
-    "missing image": ("7", None, Code.IMAGE_MISSING),
-    "empty image": ("7", b"", Code.IMAGE_UNREADABLE),
-    "text instead of an image": ("7", b"this is no image", Code.IMAGE_UNREADABLE),
-    "cut off": ("7", png()[:-100], Code.IMAGE_UNREADABLE),
-    "unknown character": ("7x", png(), Code.UNKNOWN_CHARACTER),
-    "too long": ("123456", png(200), Code.LABEL_TOO_LONG),
-    "too narrow": ("12345", png(8), Code.CTC_INFEASIBLE),
+    "missing image": (
+        "7",
+        None,
+        "RD010 at F line 2 (i/1.png): the image isn't there; add the file, or remove its line",
+    ),
+    "empty image": (
+        "7",
+        b"",
+        "RD011 at F line 2 (i/1.png, the file is empty): the image can't be decoded; replace it, or remove "
+        "the sample",
+    ),
+    "text instead of an image": (
+        "7",
+        b"this is no image",
+        "RD011 at F line 2 (i/1.png, it isn't an image in a format that OpenCV reads): the image can't be "
+        "decoded; replace it, or remove the sample",
+    ),
+    "cut off": (
+        "7",
+        png()[:-100],
+        "RD011 at F line 2 (i/1.png, the file is cut off): the image can't be decoded; replace it, or remove "
+        "the sample",
+    ),
+    "unknown character": (
+        "7x",
+        png(),
+        'RD012 at F line 2 (i/1.png, "x" U+0078, 1 time): labels have characters that the dictionary lacks; '
+        "add them to the dictionary (or use FromLabels), or correct the labels",
+    ),
+    "too long": (
+        "123456",
+        png(),
+        "RD013 at F line 2 (i/1.png, 6 characters, and the model reads 5): the label is longer than the "
+        "model reads; shorten it, or use a model.preset that reads longer texts",
+    ),
+    "too narrow": (
+        "55555",
+        png(),
+        "RD014 at F line 2 (i/1.png, needs 9 steps and has 8): the image is too narrow for its label (CTC "
+        "needs a step a character, one more between equal ones); remove the sample, or use a model.preset "
+        "with wider input",
+    ),
 }
 
 
-@pytest.mark.parametrize(("text", "data", "code"), FAULTS.values(), ids=FAULTS)
-def test_each_fault_has_its_code_and_place(loose: Make, text: str, data: bytes | None, code: Code) -> None:
+@pytest.mark.parametrize(("text", "data", "said"), FAULTS.values(), ids=FAULTS)
+def test_each_fault_has_its_code_place_and_words(
+    loose: Make, text: str, data: bytes | None, said: str
+) -> None:
     samples = loose(("1", png()), (text, data), ("2", png()))
-    found = check_set(
-        samples, DIGITS, max_text_length=5, ctc_steps=lambda width, height: width * 32 // height // 4
-    )
-    assert [(f.code, f.count, f.first.line) for f in found] == [(code, 1, 2)]
-    assert str(samples.file) in sentence(found)
+    checked = check(samples)
+    assert [str(f).replace(str(samples.file), "F") for f in checked.findings] == [said]
+    assert checked.bad_labels + checked.unreadable == [1]
+
+
+def test_a_label_that_the_dictionary_knows_nothing_of(loose: Make) -> None:
+    samples = loose(("1", png()), ("xyx", png()), ("x1", png()))
+    checked = check(samples)
+    assert [str(f).replace(str(samples.file), "F") for f in checked.findings] == [
+        'RD012 at F line 2 (i/1.png, "x" U+0078, 3 times) and 1 more: labels have characters that the '
+        "dictionary lacks; add them to the dictionary (or use FromLabels), or correct the labels",
+        "RD020 at F line 2 (i/1.png, 'xyx'): the dictionary has none of the label's characters; use a "
+        "dictionary of this language (or FromLabels), or correct the labels",
+    ]
+    assert checked.bad_labels == [1, 2]
+
+
+def test_an_empty_label_in_a_set_that_others_packed() -> None:
+    """Our own readers and writers refuse it before."""
+    checked = check(cast(PackedSet, Memory(["1", ""])))
+    assert [str(f) for f in checked.findings] == [
+        "RD006 at memory line 2: the label is empty; write the text, or remove the line"
+    ]
+    assert checked.bad_labels == [1]
+
+
+def test_a_set_without_samples() -> None:
+    said = [str(f) for f in check(cast(PackedSet, Memory([]))).findings]
+    assert said == ["RD015 at the set: there are no samples; add labelled images"]
+
+
+class Memory:
+    """Samples with one image."""
+
+    def __init__(self, labels: list[str]) -> None:
+        self.labels, self.image = labels, png()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def label(self, index: int) -> str:
+        return self.labels[index]
+
+    def image_bytes(self, index: int) -> bytes:
+        return self.image
+
+    def place(self, index: int) -> Place:
+        return Place("memory", index + 1)
 
 
 def test_findings_name_the_first_places_whatever_the_threads(loose: Make) -> None:
     samples = loose(*(("1", png() if i % 3 else b"broken") for i in range(300)))
-    found = check_set(samples, DIGITS, max_text_length=5, threads=8)
-    assert [(f.code, f.count) for f in found] == [(Code.IMAGE_UNREADABLE, 100)]
-    assert [p.line for p in found[0].places] == [1, 4, 7, 10, 13]
+    checked = check(samples, threads=8)
+    assert [(f.code, f.count) for f in checked.findings] == [(Code.IMAGE_UNREADABLE, 100)]
+    assert [p.line for p in checked.findings[0].places] == [1, 4, 7, 10, 13]
+    assert checked.unreadable == list(range(0, 300, 3))
+
+
+def test_of_a_large_set_some_images_are_decoded_and_the_bytes_of_all_looked_at(loose: Make) -> None:
+    """Damage in the middle is seen by decoding alone; an end that is missing, always."""
+    damaged = png()[:60] + bytes(200) + png()[260:]
+    images = {0: damaged, 1: damaged, 2: png()[:-100], 3: b"no image", 5: b"", 7: None}
+    samples = loose(*(("1", images.get(i, png())) for i in range(40)))
+    checked = check(samples, decode_limit=10)
+    assert (checked.samples, checked.decoded) == (40, 10)
+    assert checked.unreadable == [0, 2, 3, 5, 7]
+    assert check(samples).unreadable == [0, 1, 2, 3, 5, 7]
+
+
+@pytest.mark.parametrize(("count", "limit"), [(7, 10), (10, 10), (100_000, 10_000), (10_007, 10_000)])
+def test_decoded_ones_are_spread_evenly(count: int, limit: int) -> None:
+    chosen = [i for i in range(count) if is_decoded(i, count, limit)]
+    assert len(chosen) == min(count, limit)
+    gaps = [b - a for a, b in pairwise(chosen)]
+    assert max(gaps) - min(gaps) <= 1
 
 
 def test_a_packed_set_is_checked_the_same(loose: Make, tmp_path: Path) -> None:
     to_packed(loose(("1", png()), ("2x", png(seed=1))), tmp_path / "set", PackOptions(None))
-    assert check(PackedSet.open(tmp_path / "set")) == [Code.UNKNOWN_CHARACTER]
+    assert codes(check(PackedSet.open(tmp_path / "set"))) == [Code.UNKNOWN_CHARACTER]
 
 
 def test_ctc_needs_a_step_a_character_and_one_between_equals() -> None:

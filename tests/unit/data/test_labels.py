@@ -88,7 +88,7 @@ def test_bad_lines_are_findings(data: bytes, code: Code, line: int | None) -> No
 def test_a_finding_says_what_where_and_how_to_mend() -> None:
     _, report = read(b"a.png\tx\nb.png y\nc.png z\n")
     assert str(report.findings[0]) == (
-        "RD004 at f.txt line 2 and 1 more: no tab between image path and text; write path, tab, text"
+        "RD004 at f.txt line 2 and 1 more: there is no tab between image path and text; write path, tab, text"
     )
     with pytest.raises(DatasetInvalid, match=r"f\.txt line 2"):
         report.raise_if_any()

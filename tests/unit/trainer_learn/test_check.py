@@ -1,0 +1,303 @@
+"""The check stage: what each way of validating does with bad samples, and what is told of it."""
+
+import dataclasses
+import json
+import logging
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rectrain_api.errors import DatasetInvalid, InvalidSpec
+from rectrain_api.report import REPORT_LIMIT_BYTES
+from rectrain_api.status import FINDINGS_KEPT
+from rectrain_data.dictionary import Dictionary
+from rectrain_data.findings import Code, sentence
+from rectrain_trainer import check
+from rectrain_trainer.board import Board
+from rectrain_trainer.evaluate import EvalSet
+from rectrain_trainer.found import STATUS_MESSAGE, Found
+from rectrain_trainer.loader import Loader
+from rectrain_trainer.schedule import count_evaluations, schedule_findings
+from rectrain_trainer.sources import StagedSource
+from rectrain_trainer.stage import Staged
+from rectrain_trainer.surroundings import driver_version, memory_limit, surroundings
+from rectrain_trainer.uris import UriMap
+from tests.support.plans import make_plan
+from tests.unit.trainer_learn.digits import make_digits
+from tests.unit.trainer_learn.recipes import make_recipe
+
+DICTIONARY = Dictionary(tuple("0123456789"))
+BAD_TRAIN = {1: "12x", 3: "xyz", 5: "1" * 9}
+BAD_EVAL = {2: "7x"}
+Stage = Callable[..., Staged]
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    """24 images to train on, 12 to evaluate on; some labels changed, some images broken."""
+
+    def make(
+        train: dict[int, str] | None = None,
+        held_out: dict[int, str] | None = None,
+        broken: dict[str, list[int]] | None = None,
+    ) -> Staged:
+        uris, sources = UriMap(), {}
+        for number, (part, count, labels) in enumerate((("train", 24, train), ("eval", 12, held_out))):
+            folder = tmp_path / part
+            file = make_digits(folder, count, seed=number, longest=4)
+            lines = file.read_text().splitlines()
+            for i, text in (labels or {}).items():
+                lines[i] = f"images/{i:05d}.png\t{text}"
+            file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            for i in (broken or {}).get(part, []):
+                (folder / f"images/{i:05d}.png").write_bytes(b"no image")
+            uris.add(folder, f"s3://data/{part}")
+            sources[part] = StagedSource(file, packed=False)
+        return Staged(sources["train"], sources["eval"], DICTIONARY, uris)
+
+    return make
+
+
+def found_in(staged: Staged, validation: str, **sections: Any) -> tuple[Found, Board]:
+    board = Board("s3://runs/digits")
+    plan = make_plan(epochs=3, batch_size=8, data={"validation": validation}, **sections)
+    return check.check_data(plan, staged, board), board
+
+
+def test_good_data_has_nothing_to_say(stage: Stage) -> None:
+    found, board = found_in(stage(), "Strict")
+    assert (found.findings, found.samples, found.decoded, found.left_out) == ([], 36, 36, 0)
+    assert board.report().data == found.status()
+    assert found.to_text().splitlines()[:3] == [
+        "24 samples to train on, 12 to evaluate on.",
+        "Checked 36 samples: every label, and every image, decoded.",
+        "Nothing was found to be wrong.",
+    ]
+
+
+def test_strict_refuses_with_codes_places_and_a_way_out(stage: Stage) -> None:
+    shown: list[Found] = []
+    plan = make_plan(epochs=3, batch_size=8)
+    staged = stage({1: "12x"}, broken={"eval": [4]})
+    with pytest.raises(DatasetInvalid) as refused:
+        check.check_data(plan, staged, Board("s3://runs/digits"), shown.append)
+    assert str(refused.value) == (
+        "The data can't be trained on: RD012 at s3://data/train/labels.txt line 2 (images/00001.png, "
+        '"x" U+0078, 1 time): labels have characters that the dictionary lacks; add them to the dictionary '
+        "(or use FromLabels), or correct the labels. RD011 at s3://data/eval/labels.txt line 5 "
+        "(images/00004.png, it isn't an image in a format that OpenCV reads): the image can't be decoded; "
+        "replace it, or remove the sample. With data.validation: Warn, such samples are left out of training."
+    )
+    assert [f.code for f in shown[0].findings] == [Code.UNKNOWN_CHARACTER, Code.IMAGE_UNREADABLE]
+
+
+def test_warn_leaves_out_what_cannot_be_trained_on(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "rectrain_trainer")
+    staged = stage(BAD_TRAIN, BAD_EVAL, broken={"train": [0, 5], "eval": [4]})
+    found, board = found_in(staged, "Warn")
+    assert (found.train_samples, found.eval_samples, found.left_out) == (20, 11, 5)
+    status = board.report().data
+    assert status is not None
+    assert (status.train_samples, status.eval_samples, status.left_out) == (20, 11, 5)
+    assert {f.code for f in status.findings} == {"RD011", "RD012", "RD013", "RD014", "RD020"}
+    assert all(f.severity == "Error" and f.message in caplog.text for f in status.findings)
+    assert "Checked 36 samples: every label, and every image, decoded; 5 left out." in caplog.text
+
+    source: StagedSource = pickle.loads(pickle.dumps(found.staged.train))
+    assert len(pickle.dumps(found.staged.train)) < len(pickle.dumps(staged.train)) + 100
+    kept = source.open()
+    assert [kept.name(i).partition("(")[2] for i in range(4)] == [
+        f"images/{i:05d}.png)" for i in (2, 4, 6, 7)
+    ]
+    with Loader(found.recipe, source) as loader:
+        assert sum(len(batch.images) for batch in loader.batches(0)) == 20
+    labels = EvalSet(found.recipe, found.staged.eval).labels()
+    assert len(labels) == 11
+    assert "7x" in labels, "a label that the model can't write is an error of the model"
+
+
+def test_of_a_set_that_is_split_by_hash_each_part_is_left_what_it_can_use(stage: Stage) -> None:
+    """Both parts are of one set: a bad label is left out of training, and kept for evaluation."""
+    whole = stage(dict.fromkeys(range(0, 24, 2), "xy"), broken={"train": [1, 3]}).train
+    parts = [dataclasses.replace(whole, part=part, eval_fraction=0.4) for part in ("train", "eval")]
+    before = [part.open().indices for part in parts]
+    found, _ = found_in(Staged(parts[0], parts[1], DICTIONARY, UriMap()), "Warn")
+    assert found.samples == 24
+    after = [part.open().indices for part in (found.staged.train, found.staged.eval)]
+    assert list(after[0]) == [i for i in before[0] if i % 2 and i not in (1, 3)]
+    assert list(after[1]) == [i for i in before[1] if i not in (1, 3)]
+    assert (found.train_samples, found.eval_samples) == (len(after[0]), len(after[1]))
+
+
+def test_warn_refuses_when_nothing_is_left(stage: Stage) -> None:
+    shown: list[Found] = []
+    staged = stage(dict.fromkeys(range(24), "xy"))
+    with pytest.raises(DatasetInvalid, match=r"^No sample is left to train on\. The data can't .*RD020"):
+        check.check_data(make_plan(data={"validation": "Warn"}), staged, Board("s3://r/d"), shown.append)
+    assert "It would end in a RecursionError" in shown[0].to_text()
+    with pytest.raises(DatasetInvalid, match=r"^No sample is left to evaluate on\. The data can't .*RD011"):
+        found_in(stage(broken={"eval": list(range(12))}), "Warn")
+
+
+def test_off_looks_at_nothing_but_the_schedule(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "check_set", lambda *_, **__: pytest.fail("it looked"))
+    found, _ = found_in(stage(BAD_TRAIN, broken={"train": [0]}), "Off", training={"batchSize": 64})
+    assert (found.train_samples, found.eval_samples, found.left_out) == (24, 12, 0)
+    assert [f.code for f in found.findings] == [Code.BATCH_EXCEEDS_DATA]
+    assert found.to_dict()["upstream"] is None
+    assert "Neither labels nor images were looked at (data.validation: Off)." in found.to_text()
+
+
+def test_how_many_of_how_many_were_decoded_is_said(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "DECODED", 12)
+    found, _ = found_in(stage(), "Strict")
+    assert (found.samples, found.decoded) == (36, 12)
+    assert found.sentence() == (
+        "Checked 36 samples: every label, and every image's first and last bytes; 12 images, spread evenly, "
+        "were decoded (a damaged one among the others would end the run when it is met)"
+    )
+    assert found.to_dict()["imagesDecoded"] == 12
+
+
+def test_what_upstream_would_lose_stands_beside_what_we_do(stage: Stage) -> None:
+    found, _ = found_in(stage(BAD_TRAIN, BAD_EVAL, broken={"train": [0], "eval": [4]}), "Warn")
+    text = found.to_text()
+    assert text[text.index("PaddleOCR") :].splitlines() == [
+        "PaddleOCR's own training would do this with the same data, and say nothing:",
+        "  training set, 24 samples",
+        "    2 labels dropped (0 empty, 1 too long, 1 wholly unknown), "
+        "swapped for another sample, every time",
+        "    1 image unreadable, swapped for another sample, every time",
+        "    1 label shortened by 1 character",
+        "      RecTrain leaves them out of training, and says so.",
+        "    about 6 / 8 / 8 samples never seen in each epoch on 2 / 4 / 8 GPUs (PaddleOCR 3.7)",
+        "      RecTrain shows each sample once an epoch, on one of the GPUs.",
+        "  evaluation set, 12 samples",
+        "    1 sample (0 labels, 1 image) swapped for the next, which counts twice",
+        "    1 label compared without 1 character",
+        "    0 labels compared without spaces",
+        "      RecTrain compares whole labels: what the model can't write is an error of the model.",
+    ]
+    said = json.loads(found.to_json())
+    assert said["upstream"]["neverSeenByRanks"] == {"2": 6, "4": 8, "8": 8}
+    assert (said["upstream"]["train"]["dropped"], said["upstream"]["train"]["tooLong"]) == (2, 1)
+    assert (said["checked"], said["imagesDecoded"], said["leftOut"], said["trainSamples"]) == (36, 36, 5, 20)
+
+
+def test_findings_of_long_labels_fit_into_a_report(stage: Stage) -> None:
+    found, board = found_in(stage({1: "ก" * 100_000}, {1: "ก" * 100_000}), "Warn")
+    findings = found.status().findings
+    longest = max(findings, key=lambda f: len(f.message.encode()))
+    assert len(longest.message) == STATUS_MESSAGE
+    full = board.report().model_copy(
+        update={"data": found.status().model_copy(update={"findings": [longest] * FINDINGS_KEPT})}
+    )
+    assert len(full.model_dump_json(by_alias=True).encode()) < REPORT_LIMIT_BYTES
+
+
+# -- the schedule
+
+SCHEDULES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
+    "as it should be": ({}, {}, []),
+    "a batch of more than there is": (
+        {"training": {"batchSize": 25}},
+        {},
+        [
+            "RD021 at training.batchSize (25, and there are 24 samples to train on): a batch is larger than "
+            "the training set, so that an epoch is a single step; lower training.batchSize, or add data"
+        ],
+    ),
+    "a batch over several pods": (
+        {"training": {"batchSize": 16}, "replicas": {"nodes": 2}},
+        {},
+        [
+            "RD021 at training.batchSize (16 in each of 2 pods, and there are 24 samples to train on): a "
+            "batch is larger than the training set, so that an epoch is a single step; lower "
+            "training.batchSize, or add data"
+        ],
+    ),
+    "an evaluation now and then": (
+        {"training": {"evalInterval": 2000}},
+        {},
+        [
+            "RD022 at training.evalInterval (every 2000 steps: 1 in 3 epochs): fewer than three evaluations "
+            "in the run, so that the best weights are hardly looked for; lower training.evalInterval, or "
+            "raise training.epochs"
+        ],
+    ),
+    "a warm-up as long as the run": (
+        {},
+        {"warmup_epoch": 3},
+        [
+            "RD023 at Optimizer.lr.warmup_epoch (until epoch 3, of 3): the schedule of the learning rate is "
+            "longer than the run; raise training.epochs, or shorten the schedule (model.overrides)"
+        ],
+    ),
+    "a step beyond the end": (
+        {},
+        {"decay_epochs": [2, 700], "warmup_epoch": 2},
+        [
+            "RD023 at Optimizer.lr.decay_epochs (until epoch 700, of 3): the schedule of the learning rate "
+            "is longer than the run; raise training.epochs, or shorten the schedule (model.overrides)"
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("sections", "lr", "said"), SCHEDULES.values(), ids=SCHEDULES)
+def test_what_does_not_fit_the_run_is_said(
+    sections: dict[str, Any], lr: dict[str, Any], said: list[str]
+) -> None:
+    training = {"epochs": 3, "batchSize": 8} | sections.get("training", {})
+    plan = make_plan(**(sections | {"training": training}))
+    recipe = make_recipe(epochs=3, batch_size=training["batchSize"])
+    recipe.optimizer["lr"] |= lr
+    found = schedule_findings(plan, recipe, 24)
+    assert [str(f) for f in found] == said
+    assert all(f.is_of_schedule and f.is_error == (f.code == Code.WARMUP_TOO_LONG) for f in found)
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"), [(1, 9), (2, 5), (3, 3), (9, 1), (10, 1), ("1 epoch", 3), ("2 epochs", 2)]
+)
+def test_evaluations_are_counted_as_training_makes_them(interval: int | str, expected: int) -> None:
+    plan = make_plan(training={"epochs": 3, "evalInterval": interval})
+    assert count_evaluations(plan, make_recipe(epochs=3, batch_size=8), 24) == expected
+
+
+def test_a_warm_up_that_is_too_long_is_refused_as_a_fault_of_the_manifest(stage: Stage) -> None:
+    model = {"preset": "svtr_nano", "overrides": {"Optimizer.lr.warmup_epoch": "3"}}
+    with pytest.raises(InvalidSpec, match=r"^The run can't be trained as it is planned: RD023 at Optimizer"):
+        found_in(stage(), "Strict", model=model)
+    found, _ = found_in(stage(), "Warn", model=model)
+    assert [f.code for f in found.findings] == [Code.WARMUP_TOO_LONG]
+
+
+def test_a_sentence_counts_the_kinds_that_it_leaves_out(stage: Stage) -> None:
+    found, _ = found_in(stage(BAD_TRAIN, broken={"train": [0]}), "Warn")
+    assert len(found.findings) == 5
+    assert sentence(found.findings).endswith("(2 more kinds of fault).")
+
+
+# -- what there is to work with
+
+
+def test_the_surroundings_are_told(tmp_path: Path) -> None:
+    from rectrain_trainer.devices import describe_devices
+
+    lines = list(surroundings(describe_devices("cpu", 0), tmp_path))
+    assert [line.partition(":")[0] for line in lines] == ["Device", "Memory", "Shared memory", "Disk"]
+    assert str(tmp_path) in lines[-1]
+
+
+def test_limits_and_drivers_are_read(tmp_path: Path) -> None:
+    none, most, some = tmp_path / "none", tmp_path / "max", tmp_path / "some"
+    most.write_text("max\n")
+    some.write_text("4294967296\n")
+    assert [memory_limit(f) for f in ((none, some), (most, some), (none,))] == [2**32, None, None]
+    line = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024"
+    open_line = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build"
+    assert [driver_version(text) for text in (line, open_line, "")] == ["550.54.15", "570.86.15", None]

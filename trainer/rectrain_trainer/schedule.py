@@ -1,0 +1,59 @@
+"""Whether batch, evaluations and learning rate fit the length of the run. Pure.
+
+Called by the check stage. 400 steps with an evaluation every 2,000 are a run without one (PaddleOCR 17785).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from rectrain_api.plan import RunPlan
+from rectrain_data.findings import Code, Finding, Report
+from rectrain_trainer.config import Recipe
+from rectrain_trainer.sampler import Sampler, batch_sizes
+
+FEWEST_EVALUATIONS: Final = 3
+_LR: Final = "Optimizer.lr"
+
+
+def schedule_findings(plan: RunPlan, recipe: Recipe, samples: int) -> list[Finding]:
+    """What doesn't fit, for a training set of so many samples."""
+    report = Report()
+    batch = plan.nodes * batch_sizes(recipe.sampler, recipe.batch_size)[0]
+    if batch > samples:
+        of_pods = f" in each of {plan.nodes} pods" if plan.nodes > 1 else ""
+        detail = f"{recipe.batch_size}{of_pods}, and there are {samples} samples to train on"
+        report.add(Code.BATCH_EXCEEDS_DATA, "training.batchSize", detail=detail)
+    evaluations = count_evaluations(plan, recipe, samples)
+    if evaluations < FEWEST_EVALUATIONS:
+        interval = plan.training.eval_interval
+        detail = f"every {interval.every} {interval.unit}: {evaluations} in {_epochs(recipe.epochs)}"
+        report.add(Code.FEW_EVALUATIONS, "training.evalInterval", detail=detail)
+    for key, epoch in _late(recipe.optimizer["lr"], recipe.epochs):
+        detail = f"until epoch {epoch:g}, of {recipe.epochs}"
+        report.add(Code.WARMUP_TOO_LONG, f"{_LR}.{key}", detail=detail)
+    return report.findings
+
+
+def count_evaluations(plan: RunPlan, recipe: Recipe, samples: int) -> int:
+    """Over the whole run: at every interval, and after the last step."""
+    interval = plan.training.eval_interval
+    steps = len(
+        Sampler(recipe.sampler, samples, batch_size=recipe.batch_size, world=plan.nodes, seed=recipe.seed)
+    )
+    length = recipe.epochs * steps if interval.unit == "steps" else recipe.epochs
+    return -(-length // interval.every)
+
+
+def _late(lr: Mapping[str, Any], epochs: int) -> list[tuple[str, float]]:
+    """Keys of upstream's schedules whose last epoch isn't within the run, and that epoch."""
+    ends = {
+        "warmup_epoch": lr.get("warmup_epoch", 0),  # of all
+        "step_size": lr.get("step_size", 0),  # Step
+        "decay_epochs": max(lr.get("decay_epochs", [0])),  # Piecewise
+        "milestones": max(lr.get("milestones", [0])),  # MultiStepDecay
+    }
+    return [(key, end) for key, end in ends.items() if end >= epochs]
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'s' if count > 1 else ''}"
