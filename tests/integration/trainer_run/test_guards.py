@@ -1,0 +1,90 @@
+"""Training that goes wrong, in the real trainer: it diverges, stops improving, hangs."""
+
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rectrain_api.plan import plan as plan_of
+from rectrain_api.records import AttemptEnd, RollbackRecord
+from rectrain_api.spec import RecTrainingJob
+from tests.support.processes import first_child
+from tests.support.trainer import Place, Trainer
+
+Manifest = Callable[..., dict[str, Any]]
+
+
+def test_settings_that_cannot_work(trainer: Trainer, manifest: Manifest, place: Place) -> None:
+    """Weights grow a millionfold a step, at an eighth of the rate too; the end says what was tried."""
+    model = {"preset": "svtr_nano", "overrides": {"Optimizer.weight_decay": "10000000"}}
+    job = manifest(epochs=4, model=model, training={"learningRate": 1})
+    ended = trainer.run(job)
+    assert ended.code == 70, ended.errors
+    assert ended.result["reason"] == "Diverged"
+    assert "at last: start a new run (with another checkpoint.uri) with a lower" in ended.message
+    back = [r for r in place.records() if isinstance(r, RollbackRecord)]
+    assert [r.factor for r in back] == [0.5, 0.25, 0.125]
+    last = place.records()[-1]
+    assert isinstance(last, AttemptEnd)
+    assert last.reason == "Diverged"
+    again = trainer.run(job)
+    assert (again.code, again.result["reason"]) == (70, "Diverged")
+    assert len([r for r in place.records() if isinstance(r, RollbackRecord)]) == 3, "of all its attempts"
+
+
+def test_two_ranks_stop_early_together(
+    trainer: Trainer, manifest: Manifest, place: Place, tmp_path: Path
+) -> None:
+    """An accuracy can't be better by more than 1; the first evaluation always is."""
+    job = manifest(
+        epochs=9,
+        batch_size=8,
+        replicas={"nodes": 2, "gpusPerNode": 0},
+        training={"earlyStopping": {"patience": 1, "minDelta": 1}},
+    )
+    path, net = tmp_path / "run.json", f"127.{random.randint(1, 250)}.{random.randint(1, 250)}"
+    path.write_text(plan_of(RecTrainingJob.model_validate(job)).to_json())
+    both = [
+        trainer.start_with(
+            ["run", "--plan", str(path)],
+            RECTRAIN_PEERS=f"{net}.1,{net}.2",
+            RECTRAIN_RANK=str(rank),
+            RECTRAIN_POD_IP=f"{net}.{rank + 1}",
+            RECTRAIN_JOB_UID="job-1",
+        )
+        for rank in (0, 1)
+    ]
+    one, other = (started.wait() for started in both)
+    assert (one.code, other.code) == (0, 0), one.errors + other.errors
+    assert one.message.startswith(
+        "Stopped early in epoch 2 of 9, after step 6 (no better accuracy in 1 evaluations): accuracy "
+    )
+    final = place.state().final
+    assert final is not None
+    assert (final.epochs, final.stopped_early, final.step) == (9, 2, 6)
+    progress = one.result["progress"]
+    assert (progress["epochText"], progress["percent"], progress["step"]) == ("2/9", 22, 6)
+    assert place.report()["stoppedEarly"] == 2
+
+    done = trainer.run(manifest(epochs=9, batch_size=8, training=job["spec"]["training"]))
+    assert (done.code, done.result["reason"]) == (0, "AlreadyComplete"), done.errors
+    assert done.result["progress"]["epochText"] == "2/9"
+
+
+def test_a_process_that_stands_still_is_ended_and_the_run_goes_on(
+    trainer: Trainer, manifest: Manifest, place: Place
+) -> None:
+    job = manifest(epochs=8, interval=2, runPolicy={"stallTimeout": "5s"})
+    started = trainer.start(job)
+    started.until(place.steps, "a first checkpoint")
+    os.kill(first_child(started.process.pid), signal.SIGSTOP)
+    ended = started.wait()
+    assert (ended.code, ended.result["reason"]) == (70, "Stalled"), ended.errors
+    assert "No step, and no batch of an evaluation, for 5s after step" in ended.message
+    newest = max(place.steps())
+    assert f"/step-{newest:06d}." in ended.message, "the newest checkpoint"
+    done = trainer.run(manifest(epochs=8, interval=2))
+    assert done.code == 0, done.errors
+    assert place.trained(2)[0] == newest + 1
