@@ -187,12 +187,14 @@ def show_final(board: Board, final: FinalRecord, steps: int) -> None:
             "norm_edit_distance": final.metrics.get("normEditDistance"),
         }
     )
+    epoch = final.stopped_early or final.epochs
+    progress = progress_of(epoch, final.epochs, final.step, steps, Stage.FINISHED, None)
+    if not steps:
+        progress = progress.model_copy(update={"percent": 100 * epoch // final.epochs})
     board.update(
         reached_training=True,
         metrics=metrics,
-        progress=progress_of(
-            final.stopped_early or final.epochs, final.epochs, final.step, steps, Stage.FINISHED, None
-        ),
+        progress=progress,
         model=ModelStatus(uri=f"{board.place}/export"),
     )
     board.enter(Stage.FINISHED)

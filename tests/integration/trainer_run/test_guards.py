@@ -88,7 +88,7 @@ def test_two_ranks_stop_early_together(
 
     done = trainer.run(manifest(epochs=9, batch_size=8, training=training))
     assert (done.code, done.result["reason"]) == (0, "AlreadyComplete"), done.errors
-    assert done.result["progress"]["epochText"] == "2/9"
+    assert (done.result["progress"]["epochText"], done.result["progress"]["percent"]) == ("2/9", 22)
 
 
 def test_a_process_that_stands_still_is_ended_and_the_run_goes_on(

@@ -11,7 +11,7 @@ import paddle
 import pytest
 
 from rectrain_api.errors import Diverged
-from rectrain_api.records import PlanChange, RollbackRecord
+from rectrain_api.records import CheckpointRecord, PlanChange, RollbackRecord
 from rectrain_trainer import loop, offers
 from rectrain_trainer.curves import merge
 from rectrain_trainer.loop import TrainState
@@ -81,6 +81,11 @@ def test_it_goes_back_and_on_with_half_the_rate(
     steps = [row["step"] for row in run.curve() if row["kind"] == "train"]
     assert steps == list(range(1, 3 * STEPS + 1)), "every step once"
     assert [row["step"] for row in run.curve() if row["kind"] == "eval"] == [7, 14, 21]
+    found = records(run)
+    at = next(n for n, r in enumerate(found) if isinstance(r, RollbackRecord))
+    again = [r.prefix.endswith("-2") for r in found[at:] if isinstance(r, CheckpointRecord)]
+    assert again, "nothing was saved"
+    assert all(again), "steps that come again have a prefix of their own"
 
 
 @pytest.mark.parametrize(
