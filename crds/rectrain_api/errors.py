@@ -88,6 +88,11 @@ class InternalError(RectrainError):
 class Diverged(RectrainError):
     """The loss became NaN or infinite."""
 
+    def __init__(self, message: str, step: int = 0) -> None:
+        """`step`: the optimizer step that went wrong."""
+        super().__init__(message)
+        self.step = step
+
 
 class Stalled(RectrainError):
     """No training step was done for longer than runPolicy.stallTimeout."""

@@ -184,9 +184,13 @@ def record_key(number: int) -> str:
     return f"{LOG_PREFIX}{number:08d}.json"
 
 
-def checkpoint_prefix(attempt: int, step: int) -> str:
-    """Prefix of a checkpoint's files: never written twice, since it holds the attempt."""
-    return f"{attempt_prefix(attempt)}step-{step:06d}"
+def checkpoint_prefix(attempt: int, step: int, rollbacks: int = 0) -> str:
+    """Prefix of a checkpoint's files: never written twice, since it holds the attempt.
+
+    An attempt that went back comes to a step again: `rollbacks` says how often it has.
+    """
+    again = f"-{rollbacks + 1}" if rollbacks else ""
+    return f"{attempt_prefix(attempt)}step-{step:06d}{again}"
 
 
 def attempt_prefix(attempt: int) -> str:

@@ -16,6 +16,8 @@ from rectrain_api.records import (
     RollbackRecord,
 )
 
+ROLLED_BACK = "RolledBack"
+"""How an attempt of several pods ends that goes back to a checkpoint: the next one is there at once."""
 UNPRODUCTIVE_LIMIT = 5
 """So many attempts in a row that reached the first step and left no newer checkpoint end the run."""
 
@@ -113,8 +115,8 @@ class RunState:
         (a laptop; an empty uid) those since the last one of any Job count.
         `reached_training(attempt)` is asked for attempts without an `attempt-end`: they were killed,
         and only what else they wrote can tell. An attempt that never got so far neither counts nor
-        breaks the row; one that was told to stop (Interrupted, Fenced) or lost another pod (PeerLost) is no
-        fault of the run.
+        breaks the row; one that was told to stop (Interrupted, Fenced), lost another pod (PeerLost) or made
+        way for a rollback is no fault of the run.
         """
         count = 0
         for start in reversed(self.starts):
@@ -123,7 +125,7 @@ class RunState:
             if start.job_uid != job_uid:
                 continue
             end = self.ends.get(start.attempt)
-            if end is not None and end.reason in ("Interrupted", "Fenced", "PeerLost"):
+            if end is not None and end.reason in ("Interrupted", "Fenced", "PeerLost", ROLLED_BACK):
                 continue
             if end.reached_training if end is not None else reached_training(start.attempt):
                 count += 1

@@ -2,7 +2,7 @@
 
 Called by `reconcile`, any number of times, in any order, after any crash; asked again with the same `Seen`
 it answers the same. The policies are in files of their own: `failure_policy`, `suspend_policy`,
-`epochs_policy`, `stale_policy`, `explain`, `outcome`, `progress`.
+`epochs_policy`, `stale_policy`, `stall_policy`, `explain`, `outcome`, `progress`.
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from rectrain_api.errors import InvalidSpec
 from rectrain_api.plan import plan
-from rectrain_api.report import Stage
+from rectrain_api.report import ProgressReport, Stage
 from rectrain_api.spec import RecTrainingJob
 from rectrain_api.status import TERMINAL, ConditionType, Phase, Reason, RecTrainingJobStatus
 from rectrain_operator import epochs_policy, outcome
@@ -28,6 +28,7 @@ from rectrain_operator.pretrained import source_missing, with_source
 from rectrain_operator.progress import with_report, without_pod
 from rectrain_operator.seen import Decision, EventNote, Seen
 from rectrain_operator.stale_policy import at_rest, set_stale, stale_events
+from rectrain_operator.stall_policy import set_stalled, stall_events
 from rectrain_operator.suspend_policy import job_patch, suspend_phase
 from rectrain_operator.times import to_text
 from rectrain_operator.views import PodView
@@ -113,10 +114,12 @@ def _with_job(seen: Seen, conditions: Conditions, now: datetime) -> Decision:
         decided=batch.decided,
     )
     status = outcome.keep_words(_settled(seen, ledger, now), conditions, ledger.new)
+    set_stalled(conditions, ledger.new, None)
     if batch.finished:
         return _finished(seen, status, conditions, suspending=suspending, now=now)
     pod = current_pod(seen)
-    status, said = _reported(seen, status, pod)
+    status, said, report = _reported(seen, status, pod)
+    set_stalled(conditions, (), report)
     done = conditions.has(ConditionType.SUCCEEDED)
     explained = _explain(seen, status, pod, suspend=suspend, said=said, done=done, now=now)
     if pod is None or explained.idle:
@@ -133,6 +136,7 @@ def _with_job(seen: Seen, conditions: Conditions, now: datetime) -> Decision:
     _set_conditions(conditions, status, explained)
     status = _with_conditions(status, conditions)
     events = _events(seen.status, status, explained.reason) + stale_events(seen.status, conditions, status)
+    events += stall_events(seen.status, conditions)
     epochs = epochs_policy.epochs_to_raise(seen)
     if epochs is not None:
         events += (epochs_policy.raised_event(seen, epochs),)
@@ -174,11 +178,12 @@ def _settled(seen: Seen, ledger: Ledger, now: datetime) -> RecTrainingJobStatus:
 
 def _reported(
     seen: Seen, status: RecTrainingJobStatus, pod: PodView | None
-) -> tuple[RecTrainingJobStatus, str]:
-    """Status with the report of the current pod, and its sentence."""
+) -> tuple[RecTrainingJobStatus, str, ProgressReport | None]:
+    """Status with the report of the current pod, its sentence, and itself."""
     if seen.report is None or pod is None or seen.report.pod_uid != pod.uid or _is_past(seen, status):
-        return status, ""
-    return with_report(status, seen.report.report), seen.report.report.message
+        return status, "", None
+    report = seen.report.report
+    return with_report(status, report), report.message, report
 
 
 def _is_past(seen: Seen, status: RecTrainingJobStatus) -> bool:
@@ -231,19 +236,22 @@ def _finished(
     assert seen.batch is not None
     end = _last_end(seen, suspending=suspending, now=now)
     time = to_text(now)
-    if seen.batch.complete is not None:
+    complete = seen.batch.complete is not None
+    if complete:
         end = end if end and end.cause == "success" else None
         status = outcome.succeeded(status, conditions, seen, seen.batch, end, time)
     else:
         status = outcome.failed(status, conditions, seen, seen.batch, end, time)
     status = at_rest(status)
     set_stale(conditions, status, said="")
+    set_stalled(conditions, (), None, done=complete)
     if status.checkpoint and status.checkpoint.latest:
         _checkpointed(conditions, status)
     status = _with_conditions(status, conditions)
     kind = ConditionType.SUCCEEDED if status.phase is Phase.SUCCEEDED else ConditionType.FAILED
     reason = next(c.reason for c in status.conditions if c.type == kind.value)
-    return Decision(status, events=_events(seen.status, status, reason))
+    events = _events(seen.status, status, reason) + stall_events(seen.status, conditions)
+    return Decision(status, events=events)
 
 
 def _last_end(seen: Seen, *, suspending: bool, now: datetime) -> PodEnd | None:

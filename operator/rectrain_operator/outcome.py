@@ -57,7 +57,7 @@ def succeeded(
     conditions.set(ConditionType.SUCCEEDED, True, reason, message)
     time = batch.complete.time if batch.complete and batch.complete.time else now
     return _ended(status, conditions, Phase.SUCCEEDED, message, time).model_copy(
-        update={"progress": finished(status.progress)}
+        update={"progress": finished(status.progress, told=reason != Reason.RESULT_UNREAD)}
     )
 
 
@@ -125,7 +125,7 @@ def _ended(
 def _summary(status: RecTrainingJobStatus) -> str:
     words = "Trained"
     if status.progress and status.progress.epochs:
-        words += f" {status.progress.epochs} epochs ({status.progress.steps:,} steps)"
+        words += f" {status.progress.epoch} epochs ({status.progress.steps:,} steps)"
     if status.metrics and status.metrics.accuracy_text:
         words += f", accuracy {status.metrics.accuracy_text}"
     if status.model:

@@ -58,9 +58,15 @@ def formatted(progress: Progress, *, stage: Stage | None) -> Progress:
     )
 
 
-def finished(progress: Progress | None) -> Progress:
-    """Progress of a run that succeeded: all of it, nothing left to wait for."""
+def finished(progress: Progress | None, *, told: bool) -> Progress:
+    """Progress of a run that succeeded: nothing is left to wait for.
+
+    `told` by the trainer's last words it stands as it is, since early stopping may have ended it before its
+    last epoch; else it is all of it.
+    """
     done = progress or Progress()
+    if told and done.epoch < done.epochs:
+        return done.model_copy(update={"eta": None, "stage": None})
     return done.model_copy(
         update={
             "percent": 100,

@@ -49,6 +49,7 @@ class Board:
         self.model: ModelStatus | None = None
         self.reached_training = False
         self.ended = False
+        self._beat_step = 0
 
     def listen(self, listener: Listener) -> None:
         """Be told of changes, from any thread; must not block."""
@@ -56,11 +57,26 @@ class Board:
 
     def enter(self, stage: Stage, message: str = "") -> None:
         """A stage begins."""
+        if stage in (Stage.EXPORTING, Stage.FINISHED):
+            self.rest()
         with self._lock:
             self.stage = stage
             self.message = message
             self.progress = self.progress.model_copy(update={"stage": stage.value})
         self._changed(at_once=True)
+
+    def beat(self, step: int | None = None) -> None:
+        """A sign of life: a training step, or a batch of an evaluation. From the first one on the supervisor
+        waits for the next, but for export, whose parts take as long as they take.
+        """
+        self._beat_step = self._beat_step if step is None else step
+        if self._recorder and self.stage in (Stage.TRAINING, Stage.EVALUATING):
+            self._recorder.beat(self._beat_step)
+
+    def rest(self) -> None:
+        """What follows has bounds of its own: nobody waits for a sign of life until the next one."""
+        if self._recorder:
+            self._recorder.rest()
 
     def say(self, message: str, *, at_once: bool = True) -> None:
         """A sentence worth showing; "" takes it back."""

@@ -106,6 +106,16 @@ class Committer:
         self.check()
         return None if done else self._trouble or StoreUnavailable("There wasn't time enough.")
 
+    def leave(self, wait_s: float) -> None:
+        """After `finish`, which may have left something: wait for the threads, so that others can take over.
+
+        Raises StoreUnavailable when the log isn't handed back in time.
+        """
+        self._waiting.join(wait_s)
+        self._thread.join(wait_s)
+        if self._thread.is_alive():
+            raise StoreUnavailable(str(self._trouble or "A request to S3 isn't answered."))
+
     @property
     def has_log(self) -> bool:
         """Whether the log is (still) the thread's."""
@@ -173,7 +183,8 @@ class Committer:
     def _upload(self, offer: Offer) -> CheckpointRecord:
         """All files at the checkpoint's own prefix, counted; the record isn't appended yet."""
         assert offer.folder is not None
-        prefix = checkpoint_prefix(self._log.attempt, offer.step)
+        rollbacks = sum(r.attempt == self._log.attempt for r in self._log.state.rollbacks)
+        prefix = checkpoint_prefix(self._log.attempt, offer.step, rollbacks)
         known = self._known()
         uploads = [
             Upload(offer.folder / file.name, f"{prefix}/{file.name}", file.sha256)

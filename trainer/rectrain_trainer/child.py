@@ -41,6 +41,7 @@ from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.outcome import Until
 from rectrain_trainer.ranks import Ranks
 from rectrain_trainer.report import Reporter
+from rectrain_trainer.stacks import offer_stacks
 from rectrain_trainer.supervisor import stop_margin_s
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def attempt(
     handler = ChunkHandler(chunks)
     handler.setFormatter(logging.Formatter(PLAIN))
     logging.getLogger().addHandler(handler)
+    offer_stacks(chunks)
     reporter = Reporter(pod.report, plan.identity, board) if pod.report and ranks.first else None
     if reporter:
         reporter.start()

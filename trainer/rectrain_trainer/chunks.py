@@ -86,6 +86,12 @@ class Chunks:
         """Write every row that was given until now. Raises what a store raises."""
         self._write(self._buffers[METRICS[0]])
 
+    def flush(self) -> None:
+        """Write soon what there is."""
+        with self._wake:
+            self._flush = True
+            self._wake.notify()
+
     def close(self, wait_s: float = 5.0) -> None:
         """Write what is left if it can be written soon, and end."""
         with self._wake:

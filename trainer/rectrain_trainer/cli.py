@@ -139,7 +139,7 @@ def _run(
         with tempfile.TemporaryDirectory(prefix="rt-", ignore_cleanup_errors=True) as scratch:
             variables = {"TMPDIR": scratch, **variables}
             result = _supervise(read_plan(plan), seat, arguments, until, variables)
-        if result.reason in ("OutOfMemory", "Crashed"):
+        if result.reason in ("OutOfMemory", "Crashed", "Stalled"):
             log.error("%s", result.message)
         if file is not None and until == "end" and result.reason == "Interrupted":
             log.info("The same command goes on from the last checkpoint.")
@@ -157,16 +157,24 @@ def _supervise(
     def command_for(recorder: FlightRecorder, until: Until) -> list[str]:
         return trainer_command([*arguments, "--until", until], recorder)
 
-    grace_s = plan.termination_grace_seconds
+    grace_s, stall_s = plan.termination_grace_seconds, plan.stall_timeout_seconds
     if plan.nodes == 1 or until != "end":
         recorder = FlightRecorder.new()
-        return supervise(command_for(recorder, until), recorder, grace_s=grace_s, variables=variables)
+        return supervise(
+            command_for(recorder, until),
+            recorder,
+            grace_s=grace_s,
+            stall_timeout_s=stall_s,
+            variables=variables,
+        )
     if seat is None:
         raise UsageError(
             f"This run wants {plan.nodes} pods that train together (replicas.nodes), which takes a cluster: "
             "set it to 1 to train on one machine."
         )
-    return supervise_rank(command_for, seat, grace_s=grace_s, gpus=plan.gpus, variables=variables)
+    return supervise_rank(
+        command_for, seat, grace_s=grace_s, stall_timeout_s=stall_s, gpus=plan.gpus, variables=variables
+    )
 
 
 @app.command()

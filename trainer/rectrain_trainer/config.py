@@ -44,6 +44,8 @@ class Recipe:
     sampler: SamplerConfig
     """Sizes that batches have; that of `image_shape` where the model names none."""
     ema: EmaConfig | None
+    rate_factor: float = 1.0
+    """Of the learning rate: less after a rollback."""
 
     @property
     def classes(self) -> int:

@@ -1,7 +1,8 @@
 """The run's curves over all attempts, from their metrics in S3. Called when the run is published.
 
 An attempt that went on from a checkpoint overrules what earlier ones measured after it: so every step is
-there once, as if the run had never been interrupted.
+there once, as if the run had never been interrupted. Within an attempt a rollback undoes what came after the
+step that was gone back to.
 """
 
 import json
@@ -36,18 +37,30 @@ def rows_of(data: bytes) -> list[Row]:
             continue
         if (
             isinstance(row, dict)
-            and row.get("kind") in ("train", "eval")
+            and row.get("kind") in ("train", "eval", "rollback")
             and isinstance(row.get("step"), int)
         ):
             rows.append(row)
     return rows
 
 
+def settled(rows: Sequence[Row]) -> list[Row]:
+    """An attempt's rows without what a rollback undid. Pure."""
+    kept: list[Row] = []
+    for row in rows:
+        if row["kind"] == "rollback":
+            kept = [before for before in kept if before["step"] <= row["toStep"]]
+        else:
+            kept.append(row)
+    return kept
+
+
 def merge(attempts: Sequence[Sequence[Row]]) -> list[Row]:
     """One row a step and kind, in order: a later attempt overrules what came at or after its first step,
     and an evaluation that it made again. Pure."""
     kept: dict[tuple[int, str], Row] = {}
-    for rows in attempts:
+    for attempt in attempts:
+        rows = settled(attempt)
         first = min((row["step"] for row in rows if row["kind"] == "train"), default=None)
         if first is not None:
             kept = {key: row for key, row in kept.items() if key[0] < first}

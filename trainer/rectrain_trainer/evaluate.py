@@ -5,7 +5,7 @@ upstream decodes it back from the encoded one, where characters outside the dict
 default ignores spaces; its accuracy is too high.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -51,6 +51,8 @@ class EvalSet:
         self.source = source
         self.samples: Samples = source.open()
         self.prepare = Preparation(recipe.image_shape, padded=recipe.padded)
+        self.on_batch: Callable[[], None] = lambda: None
+        """Called before each batch: a sign of life."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -63,6 +65,7 @@ class EvalSet:
         count = self._count(limit)
         for start in range(0, count, EVAL_BATCH):
             stop = min(start + EVAL_BATCH, count)
+            self.on_batch()
             yield np.stack([self._image(i) for i in range(start, stop)])
 
     def _count(self, limit: int | None) -> int:

@@ -27,11 +27,11 @@ _SHOW_EVERY_S: Final = 1.0
 def follow(
     plan: RunPlan, staged: Staged, recipe: Recipe, ranks: Ranks, board: Board, workers: int
 ) -> Outcome:
-    """Train to the end of the last epoch. Raises PeerLost, and what training raises."""
+    """Train to the last step. Raises PeerLost, and what training raises."""
     from rectrain_trainer.loader import Loader
     from rectrain_trainer.loop import TrainState, train
     from rectrain_trainer.snapshot import extend, share_state
-    from rectrain_trainer.train import gate_of, progress_of
+    from rectrain_trainer.train import gate_of, progress_of, stops_early
 
     ranks.open()
     with Loader(recipe, staged.train, workers=workers, share=ranks.share) as loader:
@@ -42,7 +42,9 @@ def follow(
         shown_at = 0.0
         if _waits(plan, state) and not state.evaluated:
             ranks.gate(gate_of(state.position))
-        for step in train(state, loader):
+        stopping = plan.training.early_stopping
+        ended = _waits(plan, state) and stops_early(stopping, state)
+        for step in () if ended else train(state, loader):
             if time.monotonic() - shown_at >= _SHOW_EVERY_S:
                 shown_at = time.monotonic()
                 shown = progress_of(
@@ -53,6 +55,8 @@ def follow(
                 extend(state, epochs)
             if _waits(plan, state):
                 ranks.gate(gate_of(state.position))
+                if stops_early(stopping, state):
+                    break
     rank, world = ranks.share.rank, ranks.share.world
     return Outcome(Reason.COMPLETED, f"Rank {rank} of {world} has trained its part.")
 

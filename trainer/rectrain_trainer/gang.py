@@ -22,11 +22,13 @@ from typing import Final
 from rectrain_api.errors import Interrupted, PeerLost
 from rectrain_api.exit_codes import EX_FENCED, EX_OK, EX_TEMPFAIL, codes_with, outcome_of
 from rectrain_api.report import TerminationResult
+from rectrain_api.run_state import ROLLED_BACK
 from rectrain_api.status import Reason
 from rectrain_trainer.environment import RANK, WORLD
 from rectrain_trainer.flight import FlightRecorder
 from rectrain_trainer.meeting import Event, Seat, Word, meet
 from rectrain_trainer.outcome import Until
+from rectrain_trainer.stall import Watch
 from rectrain_trainer.supervisor import WATCHED, Child, reap, say_stopping, stop_margin_s
 
 log = logging.getLogger(__name__)
@@ -52,12 +54,13 @@ def supervise_rank(
     seat: Seat,
     *,
     grace_s: float,
+    stall_timeout_s: float,
     gpus: int,
     variables: Mapping[str, str],
     patience_s: float = PATIENCE_S,
 ) -> TerminationResult:
     """Run this rank to the end of the run. Call `block_signals` first."""
-    rank = _Rank(command_for, seat, grace_s, gpus, variables, patience_s)
+    rank = _Rank(command_for, seat, grace_s, stall_timeout_s, gpus, variables, patience_s)
     with rank.meeting:
         return rank.run()
 
@@ -68,6 +71,7 @@ class _Rank:
         command_for: CommandFor,
         seat: Seat,
         grace_s: float,
+        stall_timeout_s: float,
         gpus: int,
         variables: Mapping[str, str],
         patience_s: float,
@@ -76,6 +80,7 @@ class _Rank:
         self._seat = seat
         self._first = seat.rank == 0
         self._grace_s, self._patience_s = grace_s, patience_s
+        self._stall_timeout_s = stall_timeout_s
         self._gpus, self._variables = gpus, variables
         self._told: int | None = None
         """The signal that told this pod to stop."""
@@ -102,7 +107,8 @@ class _Rank:
             last = self._last_words(result)
             if last is not None:
                 return last
-            fruitless = 0 if self._left or self._asked or self._has_saved(result) else fruitless + 1
+            saved = self._has_saved(result) or result.reason == ROLLED_BACK  # bounded by itself
+            fruitless = 0 if self._left or self._asked or saved else fruitless + 1
             if self._first and fruitless >= FRUITLESS_ROUNDS:
                 return _bad_end(
                     PeerLost(f"{result.message} So it was {fruitless} times, with no newer checkpoint.")
@@ -121,7 +127,7 @@ class _Rank:
         """The end, if the run's place is another's, or the run finished: that needs no other pod."""
         recorder = FlightRecorder.new()
         child = Child.start(self._command_for(recorder, "looked"), recorder, self._variables)
-        result = child.conclude(self._watch(child.pid), told_to_stop=self._told is not None)
+        result = child.conclude(self._watch(child), told_to_stop=self._told is not None)
         os.close(recorder.fd)
         return None if result.reason == Reason.CHECKED else result
 
@@ -161,7 +167,7 @@ class _Rank:
         self._left = self._asked = self._killed = False
         recorder = FlightRecorder.new()
         child = Child.start(self._command_for(recorder, "end"), recorder, self._environment(store))
-        status = self._watch(child.pid)
+        status = self._watch(child)
         result = child.conclude(status, told_to_stop=self._told is not None)
         os.close(recorder.fd)
         if not self._first and result.exit_code == EX_OK:
@@ -186,11 +192,18 @@ class _Rank:
             "FLAGS_stop_check_timeout": str(7 * 24 * 3600),
         }
 
-    def _watch(self, pid: int) -> int:
-        """Wait status of the process. It is ended when its time is up."""
+    def _watch(self, child: Child) -> int:
+        """Wait status of the process. It is ended when its time is up, and rank 0's when it hangs: whichever
+        rank is at fault, none gets on.
+        """
         deadline: float | None = None
+        pid, watch = child.pid, Watch(child.recorder, self._stall_timeout_s)
         while (status := reap(pid)) is None:
-            left = 3600.0 if deadline is None else deadline - time.monotonic()
+            watched = self._first and deadline is None
+            if watched and (stall := watch.look()) is not None:
+                deadline = time.monotonic() + child.end_stalled(stall)
+            idle = watch.every_s if watched else 3600.0
+            left = idle if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 self._killed = True
                 os.kill(pid, signal.SIGKILL)
@@ -232,6 +245,9 @@ class _Rank:
         return self._host_words(result) if self._first else self._guest_words(result)
 
     def _host_words(self, result: TerminationResult) -> TerminationResult | None:
+        if result.reason == ROLLED_BACK:
+            self.meeting.tell(Word.OVER, result.message, left=self._told is not None)
+            return None if self._told is None else _bad_end(Interrupted(f"Told to stop. {result.message}"))
         if result.exit_code == EX_OK:
             self.meeting.tell(Word.DONE)
             return result

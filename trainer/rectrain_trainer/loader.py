@@ -8,7 +8,7 @@ never replaced by another one as upstream's loader does.
 
 import copy
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -116,6 +116,7 @@ class Loader:
     def __init__(self, recipe: Recipe, source: Source, *, workers: int = 0, share: Share = ALONE) -> None:
         """`share`: this rank's part of every step's samples, of `batch_size` for each rank."""
         self.share = share
+        self._source = source
         count = len(source.open())
         if not count:
             raise DatasetInvalid("The training set holds no samples.")
@@ -133,7 +134,12 @@ class Loader:
         """Samples of batch `number` of `epoch`, over all ranks."""
         return self._sampler.size_of(epoch, number)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def names_of(self, epoch: int, number: int, limit: int) -> list[str]:
+        """Where the first samples of batch `number` of `epoch` are found."""
+        _, positions = next(self._sampler.batches(epoch, number))
+        return [self._source.name(i) for i in positions[:limit]]
+
+    def batches(self, epoch: int, start: int = 0) -> Generator[Batch]:
         """The batches of `epoch` from number `start` on. One such iterator at a time."""
         drawn = self._sampler.batches(epoch, start)
         tasks = (Task(epoch, scale, self.share.of(positions)) for scale, positions in drawn)

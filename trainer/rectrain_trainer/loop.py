@@ -86,6 +86,8 @@ class TrainState:
     best: Best | None = None
     evaluated: bool = False
     """Whether the weights of this very position were evaluated."""
+    unimproved: int = 0
+    """Evaluations in a row that weren't better than the best."""
     _unseen: list[tuple[int, int, float, Any]] = field(default_factory=list)
     """Epoch, step, learning rate, and the loss on the device that nobody has looked at."""
 
@@ -109,15 +111,15 @@ class TrainState:
     def look(self) -> list[StepLoss]:
         """The losses of the steps since the last look. Waits for the device.
 
-        Raises Diverged if any of them isn't finite; so call it before anything is saved.
+        Raises Diverged if any of them isn't finite; so call it before anything is saved. Rank 0 alone does:
+        another rank's NaN is in the average of the gradients, and so in rank 0's next loss or weights.
         """
         rows = [StepLoss(epoch, step, rate, float(loss)) for epoch, step, rate, loss in self._unseen]
         self._unseen.clear()
         for row in rows:
-            if not math.isfinite(row.loss):
+            if self.ranks.first and not math.isfinite(row.loss):
                 raise Diverged(
-                    f"The loss became {row.loss} at step {row.step} (epoch {row.epoch}): lower "
-                    "training.learningRate, or look at the newest data."
+                    f"The loss became {row.loss} at step {row.step} (epoch {row.epoch}).", row.step
                 )
         return rows
 
@@ -131,19 +133,21 @@ def train(state: TrainState, loader: Loader, *, fetch_every: int = FETCH_EVERY) 
     state.learner.model.train()
     while position.epoch < state.recipe.epochs:
         asked = time.perf_counter()
-        for batch in loader.batches(position.epoch, position.step_in_epoch):
-            wait_s = time.perf_counter() - asked
-            rate = state.learner.optimizer.get_lr()
-            samples = loader.samples_of(position.epoch, position.step_in_epoch)
-            epoch = position.epoch + 1
-            state._unseen.append((epoch, position.step + 1, rate, train_step(state, batch, samples)))
-            state.evaluated = False
-            epoch_done = _advance(position, state.steps_per_epoch)
-            looks = first or epoch_done or position.step % fetch_every == 0
-            first = False
-            losses = state.look() if looks else ()
-            yield Step(epoch, position.step, epoch_done, samples, rate, losses, wait_s)
-            asked = time.perf_counter()
+        # Closed at once when training breaks off: what follows in this process may load batches again.
+        with contextlib.closing(loader.batches(position.epoch, position.step_in_epoch)) as batches:
+            for batch in batches:
+                wait_s = time.perf_counter() - asked
+                rate = state.learner.optimizer.get_lr()
+                samples = loader.samples_of(position.epoch, position.step_in_epoch)
+                epoch = position.epoch + 1
+                state._unseen.append((epoch, position.step + 1, rate, train_step(state, batch, samples)))
+                state.evaluated = False
+                epoch_done = _advance(position, state.steps_per_epoch)
+                looks = first or epoch_done or position.step % fetch_every == 0
+                first = False
+                losses = state.look() if looks else ()
+                yield Step(epoch, position.step, epoch_done, samples, rate, losses, wait_s)
+                asked = time.perf_counter()
 
 
 def train_step(state: TrainState, batch: Batch, samples: int) -> Any:

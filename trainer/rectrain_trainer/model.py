@@ -46,9 +46,11 @@ def build_learner(recipe: Recipe, steps_per_epoch: int) -> Learner:
 
 
 def build_optimizer(recipe: Recipe, steps_per_epoch: int, model: Any) -> tuple[Any, Any]:
-    """Optimizer and schedule alone: also used when a run gets more epochs."""
+    """Optimizer and schedule alone: also used when a run gets more epochs, or another learning rate."""
+    rates = recipe.optimizer["lr"]
+    lowered = {**rates, "learning_rate": rates["learning_rate"] * recipe.rate_factor}
     return upstream.load().build_optimizer(
-        recipe.optimizer, epochs=recipe.epochs, steps=steps_per_epoch, model=model
+        {**recipe.optimizer, "lr": lowered}, epochs=recipe.epochs, steps=steps_per_epoch, model=model
     )
 
 

@@ -138,6 +138,10 @@ class Waiting:
             self._changed.notify_all()
         return done
 
+    def join(self, wait_s: float) -> None:
+        """Wait for the thread that saves; `close` comes first."""
+        self._thread.join(wait_s)
+
     def fail(self, error: BaseException) -> None:
         """A thread died of this."""
         with self._changed:

@@ -30,7 +30,7 @@ from rectrain_trainer.model import build_decoder, build_model, set_params
 from rectrain_trainer.place import now
 from rectrain_trainer.resume import DAMAGED, fetch
 from rectrain_trainer.snapshot import capture
-from rectrain_trainer.train import progress_of
+from rectrain_trainer.train import epochs_begun, progress_of
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ def publish(work: Publication) -> FinalRecord:
         step=work.state.position.step,
         export_prefix=export_prefix,
         export_files=files,
+        stopped_early=_stopped_early(work),
         best=best if best and work.run_log.state.checkpoint_at(best.prefix) else None,
         metrics={
             "accuracy": metrics.accuracy,
@@ -93,6 +94,13 @@ def publish(work: Publication) -> FinalRecord:
     make_copies(work.store, work.run_log.state, final)
     show_final(work.board, final, work.state.total_steps)
     return final
+
+
+def _stopped_early(work: Publication) -> int | None:
+    """The epoch in which training ended, if that wasn't the last one."""
+    state = work.state
+    early = state.position.step < state.total_steps
+    return epochs_begun(state.position, work.recipe.epochs) if early else None
 
 
 def _best_params(work: Publication) -> tuple[Mapping[str, Any], int]:
@@ -145,6 +153,7 @@ def report_of(
         "checks": checks,
         "training": {**plan.training.to_dict(), "epochs": final.epochs},
         "epochs": final.epochs,
+        "stoppedEarly": final.stopped_early,
         "step": final.step,
         "metrics": final.metrics,
         "best": final.best.to_dict() if final.best else None,
@@ -155,6 +164,9 @@ def report_of(
                 "ended": _ended(state, start.attempt, final),
             }
             for start in state.starts
+        ],
+        "rollbacks": [
+            {"step": r.step, "toStep": r.to_step, "learningRateFactor": r.factor} for r in state.rollbacks
         ],
         "evaluations": [
             {k: row.get(k) for k in ("step", "epoch", "accuracy", "normEditDistance")} for row in curve
@@ -171,7 +183,7 @@ def _ended(state: RunState, attempt: int, final: FinalRecord) -> str:
 
 
 def show_final(board: Board, final: FinalRecord, steps: int) -> None:
-    """A finished run on the board."""
+    """A finished run on the board. `steps`: of all its epochs; 0 where that isn't known."""
     accuracy = final.metrics.get("accuracy")
     metrics = (board.metrics or Metrics()).model_copy(
         update={
@@ -180,10 +192,14 @@ def show_final(board: Board, final: FinalRecord, steps: int) -> None:
             "norm_edit_distance": final.metrics.get("normEditDistance"),
         }
     )
+    epoch = final.stopped_early or final.epochs
+    progress = progress_of(epoch, final.epochs, final.step, steps, Stage.FINISHED, None)
+    if not steps:
+        progress = progress.model_copy(update={"percent": 100 * epoch // final.epochs})
     board.update(
         reached_training=True,
         metrics=metrics,
-        progress=progress_of(final.epochs, final.epochs, final.step, steps, Stage.FINISHED, None),
+        progress=progress,
         model=ModelStatus(uri=f"{board.place}/export"),
     )
     board.enter(Stage.FINISHED)

@@ -24,10 +24,9 @@ from rectrain_api.errors import InputMissing, NoProgress, RectrainError
 from rectrain_api.plan import RunPlan
 from rectrain_api.records import AttemptEnd
 from rectrain_api.run_log import RunLog, check_plan
-from rectrain_api.run_state import UNPRODUCTIVE_LIMIT, RunState
+from rectrain_api.run_state import ROLLED_BACK, UNPRODUCTIVE_LIMIT, RunState
 from rectrain_api.status import Progress, Reason
 from rectrain_data.transfer import RetryEvent, S3Options, Store
-from rectrain_trainer import resume
 from rectrain_trainer.board import Board
 from rectrain_trainer.check import check_data
 from rectrain_trainer.checkpoint import Committer
@@ -37,10 +36,10 @@ from rectrain_trainer.copies import lost_export, make_copies
 from rectrain_trainer.device import configure_device, usable_cores
 from rectrain_trainer.devices import describe_devices
 from rectrain_trainer.environment import PodEnvironment
-from rectrain_trainer.follow import RESUMED, follow
+from rectrain_trainer.follow import follow
 from rectrain_trainer.found import Found
 from rectrain_trainer.interrupt import Interrupt
-from rectrain_trainer.outcome import Outcome, Until
+from rectrain_trainer.outcome import Outcome, Until, last_words
 from rectrain_trainer.place import (
     QUICK_DEADLINE_S,
     log_store,
@@ -80,7 +79,7 @@ class Run:
     _committer: Committer | None = None
     _run_log: RunLog | None = None
     _first: dict[str, Any] | None = None
-    """Weights to start from, when there is no checkpoint."""
+    """Weights to start from, as long as there is no checkpoint."""
     _options: S3Options = field(init=False)
     _store: Store = field(init=False)
     _log_place: Store = field(init=False)
@@ -230,7 +229,7 @@ class Run:
         assert final is not None
         make_copies(self._store, state, final)
         self.board.update(attempt=state.attempt)
-        show_final(self.board, final, final.step)
+        show_final(self.board, final, 0 if final.stopped_early else final.step)
         return Outcome(
             Reason.ALREADY_COMPLETE,
             f"{self._store.uri} holds this run, finished by attempt {final.attempt}: nothing was trained.",
@@ -277,38 +276,30 @@ class Run:
     def _train(self, run_log: RunLog, recipe: Recipe, staged: Staged) -> Outcome:
         from rectrain_trainer.evaluate import EvalSet
         from rectrain_trainer.loader import Loader
-        from rectrain_trainer.loop import TrainState
-        from rectrain_trainer.model import build_decoder, set_params
         from rectrain_trainer.publish import Publication, publish
-        from rectrain_trainer.snapshot import share_state
-        from rectrain_trainer.train import Deps, Training
+        from rectrain_trainer.segments import Segments
 
         with Loader(recipe, staged.train, workers=self._workers(), share=self.ranks.share) as loader:
             held_out = EvalSet(recipe, staged.eval)
-            state = TrainState.new(recipe, len(loader), self.ranks)
-            found = resume.find_newest(run_log, self._store, self.work_dir / "resume")
-            if self._first is not None and found is None:
-                set_params(state.learner.model, self._first)
-            self._first = None  # as large as the model
-            self.ranks.gate(RESUMED)
-            share_state(state, found.snapshot if found else None)
-            if found:
-                log.info("Going on from step %d (%s).", found.record.step, found.record.prefix)
-            resume.mend(run_log, state)
-            self._committer = committer = self._new_committer(run_log, recipe)
-            deps = Deps(
+            segments = Segments(
+                self.plan,
+                recipe,
+                self.ranks,
+                run_log,
+                self._store,
+                self.work_dir / "resume",
                 self.board,
                 self.chunks,
-                committer,
                 self.interrupt,
+                loader,
                 held_out,
-                build_decoder(recipe.characters, use_space_char=recipe.use_space_char),
-                self.plan.training.eval_interval,
-                self.plan.checkpoint.interval,
+                self._first,
+                lambda: self._new_committer(run_log, recipe),
                 self._epochs_wanted,
             )
-            training = Training(state, deps)
-            training.run(loader)
+            state = segments.train()
+        if state is None:
+            return Outcome(ROLLED_BACK, self.board.message)
         final = publish(
             Publication(
                 self.plan,
@@ -320,19 +311,15 @@ class Run:
                 self.board,
                 self.interrupt,
                 self.work_dir / "out",
-                training.rows,
+                segments.rows,
                 self._checks,
             )
         )
-        accuracy = final.metrics["accuracy"]
-        return Outcome(
-            Reason.COMPLETED,
-            f"Trained {final.epochs} epochs to accuracy {accuracy:.1%}; "
-            f"the model is at {self._store.uri}/export.",
-        )
+        model = f"{self._store.uri}/export"
+        return Outcome(Reason.COMPLETED, last_words(self.plan, final, run_log.state, model))
 
     def _new_committer(self, run_log: RunLog, recipe: Recipe) -> Committer:
-        committer = Committer(
+        self._committer = committer = Committer(
             run_log,
             self._log_place,
             self.board,

@@ -37,6 +37,8 @@ class Snapshot:
     best: Best | None = None
     evaluated: bool = False
     """Whether these weights were evaluated; if that is due and wasn't done, whoever resumes does it."""
+    unimproved: int = 0
+    """Evaluations in a row that weren't better than the best: early stopping goes on counting."""
     ema: EmaState | None = None
     """With an average: its sums, and the weights that training goes on from."""
 
@@ -48,6 +50,7 @@ class Snapshot:
             "schedule": self.schedule,
             "best": self.best._asdict() if self.best else None,
             "evaluated": self.evaluated,
+            "unimproved": self.unimproved,
         }
 
     @classmethod
@@ -67,6 +70,7 @@ class Snapshot:
             shape=RunShape(**plain["shape"]),
             best=Best(**plain["best"]) if plain["best"] else None,
             evaluated=bool(plain["evaluated"]),
+            unimproved=int(plain.get("unimproved", 0)),  # older ones didn't count
             ema=ema,
         )
 
@@ -99,6 +103,7 @@ def capture(state: TrainState, memory: Memory | None = None) -> Snapshot:
         shape=_shape_of(state),
         best=state.best,
         evaluated=state.evaluated,
+        unimproved=state.unimproved,
         ema=average.capture(learner.model, memory) if average else None,
     )
 
@@ -106,15 +111,18 @@ def capture(state: TrainState, memory: Memory | None = None) -> Snapshot:
 def share_state(state: TrainState, snapshot: Snapshot | None) -> None:
     """Every rank goes on from rank 0's `snapshot`; from rank 0's first weights, when there is none.
 
-    And by rank 0's epochs: a run plan that changes isn't changed in all pods at once, and another number
-    would mean another learning rate. Raises InvalidSpec, PeerLost.
+    And by rank 0's epochs and factor of the learning rate: a run plan that changes isn't changed in all pods
+    at once, and only rank 0 knows of rollbacks. Raises InvalidSpec, PeerLost.
     """
     if not state.ranks.alone:
         told = _told(state, snapshot or capture(state)) if state.ranks.first else None
         heard = state.ranks.same(told)
-        epochs = heard.pop("epochs")
-        if epochs != state.recipe.epochs:
-            extend(state, epochs)
+        recipe = dataclasses.replace(
+            state.recipe, epochs=heard.pop("epochs"), rate_factor=heard.pop("rateFactor")
+        )
+        if recipe != state.recipe:
+            state.recipe = recipe
+            _reschedule(state)
         snapshot = Snapshot.of(**heard)
     if snapshot is None:
         return
@@ -127,7 +135,13 @@ def share_state(state: TrainState, snapshot: Snapshot | None) -> None:
 
 def _told(state: TrainState, snapshot: Snapshot) -> dict[str, Any]:
     arrays = {"params": snapshot.params, "optimizer": snapshot.optimizer, "ema": snapshot.ema}
-    return {**arrays, "plain": snapshot.plain(), "epochs": state.recipe.epochs}
+    recipe = state.recipe
+    return {
+        **arrays,
+        "plain": snapshot.plain(),
+        "epochs": recipe.epochs,
+        "rateFactor": recipe.rate_factor,
+    }
 
 
 def refuse_nan(snapshot: Snapshot) -> None:
@@ -135,16 +149,15 @@ def refuse_nan(snapshot: Snapshot) -> None:
     own = snapshot.ema["train_state"] if snapshot.ema else {}
     for name, array in itertools.chain(snapshot.params.items(), own.items()):
         if not np.isfinite(array).all():
-            raise Diverged(
-                f"The weights {name} aren't finite after step {snapshot.position.step}: lower "
-                "training.learningRate, or look at the newest data."
-            )
+            step = snapshot.position.step
+            raise Diverged(f"The weights {name} aren't finite after step {step}.", step)
 
 
 def restore(state: TrainState, snapshot: Snapshot) -> None:
     """Put a snapshot into a state built from the same recipe (more epochs are fine).
 
-    With more epochs the learning rate follows the new, longer schedule from this step on.
+    With more epochs the learning rate follows the new, longer schedule from this step on. After a rollback
+    it follows the lower one: the snapshot may be from before.
     """
     _check_shape(state, snapshot.shape)
     if state.ema is not None and snapshot.ema is not None:
@@ -154,7 +167,8 @@ def restore(state: TrainState, snapshot: Snapshot) -> None:
     state.learner.optimizer.set_state_dict(_as_paddle_wants(snapshot))
     state.position = Position(**asdict(snapshot.position))
     state.best, state.evaluated = snapshot.best, snapshot.evaluated
-    if state.recipe.epochs != snapshot.shape.epochs:
+    state.unimproved = snapshot.unimproved
+    if state.recipe.epochs != snapshot.shape.epochs or state.recipe.rate_factor != 1:
         _reschedule(state)
 
 
@@ -181,14 +195,15 @@ def _check_shape(state: TrainState, have: RunShape) -> None:
 
 
 def _reschedule(state: TrainState) -> None:
-    """A new schedule over `state.recipe.epochs`, wound on to where training stands."""
+    """The schedule of `state.recipe`, wound on to where training stands."""
     learner = state.learner
     _, rate = build_optimizer(state.recipe, state.steps_per_epoch, learner.model)
     if isinstance(rate, float):
-        return
-    for _ in range(state.position.step):
-        rate.step()
-    learner.optimizer.set_lr_scheduler(rate)
+        learner.optimizer.set_lr(rate)
+    else:
+        for _ in range(state.position.step):
+            rate.step()
+        learner.optimizer.set_lr_scheduler(rate)
     state.learner = dataclasses.replace(learner, rate=rate)
 
 

@@ -1,13 +1,14 @@
 """Runs the training in a child process, and says how it ended: the one place for exit code and result.
 
 Called by the command line. In a pod this is PID 1: it gets the kubelet's SIGTERM, sees when the child
-crashes (Paddle is C++) or is killed for memory, reaps orphans, and keeps the deadline of the grace period.
-It does nothing else, so that nothing here can fail.
+crashes (Paddle is C++), hangs or is killed for memory, reaps orphans, and keeps the deadline of the grace
+period. It does nothing else, so that nothing here can fail.
 
 Signals are blocked and waited for, never handled: no code runs in the middle of other code.
 """
 
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -18,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rectrain_api.errors import Interrupted
+from rectrain_api.errors import Interrupted, Stalled
 from rectrain_api.exit_codes import EX_SOFTWARE, outcome_of
 from rectrain_api.report import TerminationResult
 from rectrain_api.status import Reason
 from rectrain_trainer.flight import RUNNING, FlightRecorder
+from rectrain_trainer.stacks import DUMP, TELL
+from rectrain_trainer.stall import STACKS_S, Stall, Watch
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,8 @@ class ChildEnd:
     signal: int = 0
     told_to_stop: bool = False
     out_of_memory: bool = False
+    stall: Stall | None = None
+    """It was ended for this."""
 
 
 def stop_margin_s(grace_s: float) -> float:
@@ -68,6 +73,7 @@ def supervise(
     recorder: FlightRecorder,
     *,
     grace_s: float,
+    stall_timeout_s: float,
     variables: Mapping[str, str] | None = None,
 ) -> TerminationResult:
     """Run a command that writes the recorder, to its end. Call `block_signals` first.
@@ -75,7 +81,7 @@ def supervise(
     `variables` are set over this process's own environment.
     """
     child = Child.start(command, recorder, variables or {})
-    status, told = _watch(child.pid, grace_s)
+    status, told = _watch(child, grace_s, Watch(recorder, stall_timeout_s))
     return child.conclude(status, told_to_stop=told)
 
 
@@ -87,6 +93,7 @@ class Child:
     recorder: FlightRecorder
     _process: subprocess.Popen[bytes]
     _killed_before: int
+    stall: Stall | None = None
 
     @classmethod
     def start(cls, command: Sequence[str], recorder: FlightRecorder, variables: Mapping[str, str]) -> "Child":
@@ -100,6 +107,14 @@ class Child:
         )
         return cls(process.pid, recorder, process, killed_before)
 
+    def end_stalled(self, stall: Stall) -> float:
+        """Ask where it stands; seconds until it is to be killed."""
+        self.stall = stall
+        log.error("%s: the stacks of all threads follow, and the training process is ended.", stall.sentence)
+        for signo in (DUMP, TELL):
+            os.kill(self.pid, signo)
+        return STACKS_S
+
     def conclude(self, status: int, *, told_to_stop: bool) -> TerminationResult:
         """How it ended, from its wait status."""
         self._process.returncode = os.waitstatus_to_exitcode(status)  # reaped by us: Popen must not look
@@ -108,26 +123,30 @@ class Child:
             signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
             told_to_stop=told_to_stop,
             out_of_memory=_memory_kills() > self._killed_before,
+            stall=self.stall,
         )
         return conclude(self.recorder.read(), end)
 
 
-def _watch(pid: int, grace_s: float) -> tuple[int, bool]:
+def _watch(child: Child, grace_s: float, watch: Watch) -> tuple[int, bool]:
     """Wait status of the child, and whether it was told to stop."""
-    deadline: float | None = None
+    deadline, told, pid = math.inf, False, child.pid
     while True:
         status = reap(pid)
         if status is not None:
-            return status, deadline is not None
-        left = 3600.0 if deadline is None else deadline - time.monotonic()
+            return status, told
+        if deadline == math.inf and (stall := watch.look()) is not None:
+            deadline = time.monotonic() + child.end_stalled(stall)
+        left = min(deadline - time.monotonic(), watch.every_s if deadline == math.inf else 3600.0)
         if left <= 0:
             os.kill(pid, signal.SIGKILL)
             left = 60.0
         got = signal.sigtimedwait(WATCHED, left)
         if got is None or got.si_signo in (signal.SIGCHLD, signal.SIGUSR1):
             continue
-        if deadline is None:
-            deadline = time.monotonic() + grace_s - stop_margin_s(grace_s)
+        if not told:
+            told = True
+            deadline = min(deadline, time.monotonic() + grace_s - stop_margin_s(grace_s))
             say_stopping(got.si_signo, grace_s)
             os.kill(pid, signal.SIGTERM)
         elif got.si_signo == signal.SIGINT:
@@ -166,6 +185,15 @@ def conclude(said: TerminationResult | None, end: ChildEnd) -> TerminationResult
 
 
 def _verdict(end: ChildEnd) -> tuple[int, str, str]:
+    if end.stall is not None:
+        row = outcome_of(Stalled())
+        return (
+            row.exit_code,
+            row.reason,
+            f"{end.stall.sentence}: the training process hung, and was ended. Its log has the stacks of all "
+            "threads from just before: see what they wait for (a device or driver that hangs, a disk, "
+            "another pod); if a step may take so long, raise runPolicy.stallTimeout.",
+        )
     if end.told_to_stop:
         row = outcome_of(Interrupted())
         return row.exit_code, row.reason, "Told to stop, and ended before a last checkpoint was committed."

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from rectrain_api.errors import Interrupted
-from rectrain_api.plan import CheckpointInterval, EvalInterval
+from rectrain_api.plan import CheckpointInterval, EarlyStoppingPlan, EvalInterval
 from rectrain_api.report import Stage
 from rectrain_api.status import Metrics, Progress
 from rectrain_trainer.board import Board
@@ -54,6 +54,15 @@ def gate_of(position: Position) -> str:
     return f"evaluated-{position.step}"
 
 
+def stops_early(stopping: EarlyStoppingPlan | None, state: TrainState) -> bool:
+    """Whether this is the last step, though not that of the last epoch. Every rank asks, at every evaluation
+    but the last: by rank 0's count they all stop at the same step.
+    """
+    if stopping is None or state.position.step >= state.total_steps:
+        return False
+    return bool(state.ranks.agreed(int(state.unimproved >= stopping.patience)))
+
+
 def epochs_begun(position: Position, epochs: int) -> int:
     """The epoch that a position belongs to, from 1: at its end it still does."""
     done = position.epoch if position.step and not position.step_in_epoch else position.epoch + 1
@@ -79,14 +88,21 @@ class Deps:
     checkpoint_interval: CheckpointInterval
     epochs_wanted: Callable[[], int]
     """As the run plan has it by now."""
+    early_stopping: EarlyStoppingPlan | None = None
 
 
 class Training:
     """One attempt's training, from the state's position to the end."""
 
-    def __init__(self, state: TrainState, deps: Deps) -> None:
+    def __init__(
+        self, state: TrainState, deps: Deps, rows: list[dict[str, Any]] | None = None, said: str = ""
+    ) -> None:
+        """After a rollback: `rows` are those that count before it, `said` is shown until something is due."""
         self._state = state
         self._deps = deps
+        self._said = said
+        self._ended = False
+        """Early."""
         self._pace = Pace()
         self._memory = Memory()
         self._first = state.position.step + 1
@@ -95,7 +111,7 @@ class Training:
         self._shown_at = 0.0
         self._loss: float | None = None
         self._step: Step | None = None
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = [] if rows is None else rows
         """Of this attempt's metrics: its first step, and its evaluations."""
 
     def run(self, loader: Loader) -> None:
@@ -106,12 +122,13 @@ class Training:
             Fenced, Diverged, StoreUnavailable, PeerLost: as they say.
         """
         interrupt, committer = self._deps.interrupt, self._deps.committer
-        self._deps.board.enter(Stage.TRAINING)
+        self._deps.board.enter(Stage.TRAINING, self._said)
         self._show_position()
         try:
             with interrupt.deferred():
                 self._train(loader)
             interrupt.check()  # it may have been noted behind the last step
+            self._deps.board.rest()
             left = committer.finish(LAST_COMMIT_S)
         except Interrupted:
             self._stop()
@@ -126,10 +143,12 @@ class Training:
         interrupt, committer = self._deps.interrupt, self._deps.committer
         try:
             self._catch_up()
-            for step in train(self._state, loader):
+            for step in () if self._ended else train(self._state, loader):
                 self._after(step)
                 committer.check()
                 interrupt.check()
+                if self._ended:
+                    break
         except Interrupted:
             raise
         except Exception:
@@ -142,6 +161,7 @@ class Training:
 
     def _after(self, step: Step) -> None:
         """Everything that is due after one step."""
+        self._deps.board.beat(step.step)
         self._measure(step)
         if step.epoch_done:
             self._extend()
@@ -149,19 +169,30 @@ class Training:
         if self._evaluation_due():
             accuracy, best = self._evaluate()
             self._state.ranks.gate(gate_of(self._state.position))
-        last = step.step >= self._state.total_steps
+            self._end_early()
+        last = self._ended or step.step >= self._state.total_steps
         since = time.monotonic() - self._snapshot_at
         if best or last or checkpoint_due(self._deps.checkpoint_interval, step.step, since):
             self._offer(accuracy, best)
 
     def _catch_up(self) -> None:
         """An evaluation that an earlier attempt was told to stop in, or killed before it was kept."""
-        if self._evaluation_due() and not self._state.evaluated:
+        if not self._evaluation_due():
+            return
+        if not self._state.evaluated:
             accuracy, best = self._evaluate()
             self._state.ranks.gate(gate_of(self._state.position))
             if self._state.evaluated:
                 self._offer(accuracy, best)  # so that it is kept, and its accuracy stands in the log
-            self._deps.interrupt.check()
+        self._end_early()
+        self._deps.interrupt.check()
+
+    def _end_early(self) -> None:
+        stopping = self._deps.early_stopping
+        self._ended = stops_early(stopping, self._state)
+        if stopping is not None and self._ended:
+            step, count = self._state.position.step, self._state.unimproved
+            log.info("Stopping early at step %d: no better accuracy in %d evaluations.", step, count)
 
     def _extend(self) -> None:
         """Train for more epochs, if the run plan has more by now."""
@@ -193,6 +224,9 @@ class Training:
             return None, False
         state.evaluated = True
         best = state.best is None or found.accuracy > state.best.accuracy
+        delta = deps.early_stopping.min_delta if deps.early_stopping else 0.0
+        improved = state.best is None or found.accuracy > state.best.accuracy + delta
+        state.unimproved = 0 if improved else state.unimproved + 1
         if best:
             state.best = Best(found.accuracy, state.position.step, epoch)
         row = {

@@ -29,7 +29,7 @@ seat = Seat(int(rank), (address, address), "job-1", address, int(port))
 def command_for(recorder, until):
     return [sys.executable, "-c", child, str(recorder.fd), until, rank, str(os.getpid())]
 result = gang.supervise_rank(
-    command_for, seat, grace_s=20, gpus=0, variables={}, patience_s=float(patience)
+    command_for, seat, grace_s=20, stall_timeout_s=1, gpus=0, variables={}, patience_s=float(patience)
 )
 print(result.to_termination_message(), flush=True)
 sys.exit(result.exit_code)
@@ -238,3 +238,23 @@ def test_a_deaf_process_is_killed_at_the_deadline(start: Start) -> None:
     guest.until_round(1)
     guest.process.kill()
     wait_until(lambda: "Waiting for all pods" in host.said(), 30, host.said)
+
+
+def test_rank_0_that_hangs_is_ended_and_the_others_wait_for_its_next_pod(start: Start) -> None:
+    host = start(0, "recorder.beat(7)\nwhile True: time.sleep(60)")
+    guest = start(1, "recorder.beat(7)\n" + TRAINS)
+    code, said = host.result()
+    assert (code, said["reason"]) == (70, "Stalled")
+    assert "after step 7" in said["message"]
+    wait_until(lambda: "Waiting for all pods" in guest.said(), 30, guest.said)
+    assert guest.process.poll() is None
+
+
+def test_a_rollback_is_a_new_round_that_costs_nothing(start: Start) -> None:
+    """The log bounds how often; every pod stays."""
+    host = start(0, 'time.sleep(0.1)\nend(0, "RolledBack", True)')
+    guest = start(1, 'time.sleep(0.2)\nend(69, "PeerLost", True)')
+    host.until_round(FRUITLESS_ROUNDS + 2, guest)
+    assert guest.process.poll() is None
+    host.process.send_signal(signal.SIGTERM)
+    assert host.result()[0] == 75

@@ -22,7 +22,7 @@ from rectrain_trainer.supervisor import block_signals, supervise
 block_signals()
 recorder = FlightRecorder.new()
 command = [sys.executable, "-c", sys.argv[1], str(recorder.fd)]
-result = supervise(command, recorder, grace_s=float(sys.argv[2]))
+result = supervise(command, recorder, grace_s=float(sys.argv[2]), stall_timeout_s=float(sys.argv[3]))
 print(result.to_termination_message(), flush=True)
 sys.exit(result.exit_code)
 """
@@ -42,10 +42,10 @@ from rectrain_trainer.interrupt import Interrupt
 class Driven:
     """A supervisor under way."""
 
-    def __init__(self, child: str, grace_s: float) -> None:
+    def __init__(self, child: str, grace_s: float, stall_timeout_s: float) -> None:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it goes with the object
         self.process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, CHILD + child, str(grace_s)],
+            [sys.executable, "-c", DRIVER, CHILD + child, str(grace_s), str(stall_timeout_s)],
             stdout=subprocess.PIPE,
             stderr=self.errors,
             text=True,
@@ -70,8 +70,8 @@ class Driven:
         return self.process.returncode, json.loads(out.splitlines()[-1])
 
 
-def drive(child: str, grace_s: float = 30) -> Driven:
-    return Driven(child, grace_s)
+def drive(child: str, grace_s: float = 30, stall_timeout_s: float = 600) -> Driven:
+    return Driven(child, grace_s, stall_timeout_s)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,55 @@ def test_the_child_dies_with_a_supervisor_that_is_killed() -> None:
     driven.process.kill()
     driven.process.wait(timeout=10)
     wait_until(lambda: not running(pid), 10, "the child is still there")
+
+
+HANGS = """
+from rectrain_trainer.stacks import offer_stacks
+class Chunks:
+    def line(self, text): print("told:", text, file=sys.stderr, flush=True)
+    def flush(self): os.kill(os.getpid(), signal.SIGKILL)
+def hangs_here():
+    recorder.beat(1234)
+    ready()
+    HOW
+offer_stacks(Chunks())
+hangs_here()
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "dumped", "told"),
+    [
+        pytest.param("time.sleep(600)", True, True, id="waits"),
+        pytest.param("ctypes.PyDLL(None).sleep(600)", True, False, id="holds-the-interpreter"),
+        pytest.param("os.kill(os.getpid(), signal.SIGSTOP)", False, False, id="stopped"),
+    ],
+)
+def test_a_child_that_hangs_is_ended_and_its_stacks_are_kept(how: str, dumped: bool, told: bool) -> None:
+    driven = drive(HANGS.replace("HOW", how), stall_timeout_s=0.5)
+    driven.child_pid()
+    code, result = driven.result()
+    assert (code, result["reason"], result["attempt"]) == (70, "Stalled", 2)
+    assert "for 0s after step 1234: the training process hung" in result["message"]
+    assert "runPolicy.stallTimeout" in result["message"]
+    said = driven.said()
+    assert "after step 1234: the stacks of all threads follow" in said
+    assert ("in hangs_here" in said.partition("told:")[0]) is dumped
+    assert ("told:   File" in said) is told
+
+
+@pytest.mark.parametrize("before", ["", "recorder.beat(5); recorder.rest(); "], ids=["not-begun", "rests"])
+def test_nobody_waits_for_a_sign_of_life_then(before: str) -> None:
+    child = before + "time.sleep(1.5); say(0, 'Completed'); os._exit(0)"
+    assert drive(child, stall_timeout_s=0.2).result()[1]["reason"] == "Completed"
+
+
+def test_told_to_stop_it_is_given_its_grace_though_it_hangs() -> None:
+    driven = drive("recorder.beat(5)\n" + STUBBORN, grace_s=4, stall_timeout_s=2)
+    driven.child_pid()
+    driven.process.terminate()
+    code, result = driven.result()
+    assert (code, result["reason"]) == (75, "Interrupted")
 
 
 def running(pid: int) -> bool:

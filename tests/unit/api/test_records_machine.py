@@ -1,5 +1,5 @@
 """Pods that start, commit, retire, crash and linger while hands damage log and files, in every order that
-Hypothesis finds. I1 to I9 are the invariants that docs/explanation/checkpoints.md states.
+Hypothesis finds. I1 to I10 are the invariants that docs/explanation/checkpoints.md states.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 from hypothesis import settings
@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from rectrain_api.errors import Fenced, RunConflict, StoreUnavailable
+from rectrain_api.errors import Diverged, Fenced, RunConflict, StoreUnavailable
 from rectrain_api.records import (
     LOG_PREFIX,
     AttemptEnd,
@@ -35,6 +35,7 @@ from rectrain_api.records import (
     PlanChange,
     Record,
     RetireRecord,
+    RollbackRecord,
     StoredFile,
     checkpoint_prefix,
     parse_record,
@@ -45,6 +46,7 @@ from rectrain_api.run_state import RunState
 from rectrain_data.transfer import Corrupt
 from rectrain_trainer import resume
 from rectrain_trainer.place import leftovers
+from rectrain_trainer.rollback import MOST, go_back
 from tests.support.memory_store import MemoryStore, SimulatedCrash
 from tests.support.plans import make_plan
 
@@ -185,7 +187,8 @@ class RunMachine(RuleBasedStateMachine):
         """Train on, upload two files, append the record; crash anywhere. A pod that crashed is gone, but
         its bundle entry may act once more: that is a pod that only seemed to be."""
         pod.step += steps
-        prefix = checkpoint_prefix(pod.log.attempt, pod.step)
+        back = sum(r.attempt == pod.log.attempt for r in pod.log.state.rollbacks)
+        prefix = checkpoint_prefix(pod.log.attempt, pod.step, back)
         content = {n: f"{n} {pod.log.attempt} {pod.step}".encode() for n in ("params", "state")}
         files = [
             StoredFile(name=n, size=len(d), sha256=hashlib.sha256(d).hexdigest()) for n, d in content.items()
@@ -247,6 +250,23 @@ class RunMachine(RuleBasedStateMachine):
         was = pod.log.state.epochs
         record = PlanChange(attempt=pod.log.attempt, time="t", was=was, epochs=was + more, step=pod.step)
         self._append(pod, record, fault)
+
+    @rule(pod=pods, fault=FAULTS)
+    def roll_back(self, pod: Pod, fault: str) -> None:
+        """It comes to the same steps again: I4 must hold for them, too."""
+        self.store.fault = fault
+        try:
+            with mock.patch.object(resume, "fetch", self._fetch):
+                wrong = Diverged("NaN.", pod.step)
+                gone = go_back(pod.log, cast(Any, self.store), Path(), plan_of(4), wrong, [])
+        except (SimulatedCrash, StoreUnavailable, Fenced, Diverged, RunConflict) as e:
+            pod.crashed = pod.crashed or isinstance(e, SimulatedCrash | StoreUnavailable)
+            return
+        finally:
+            self.store.fault = ""
+        whole = [c.step for c in pod.log.state.checkpoints if c.prefix not in self.spoiled]
+        pod.step = gone.record.to_step
+        assert pod.step == max(whole, default=0), "I6: to the newest that is whole"
 
     @rule(pod=consumes(pods), told=st.booleans())
     def leave(self, pod: Pod, told: bool) -> None:
@@ -350,6 +370,16 @@ class RunMachine(RuleBasedStateMachine):
                 assert not newest or entry.epochs >= newest[0].epoch
             if isinstance(entry, PlanChange):
                 assert state.damaged or entry.was == state.epochs
+            state.apply(entry)
+
+    @invariant()
+    def i10_rollbacks_are_bounded(self) -> None:
+        """I10; a record that is lost isn't counted."""
+        state = RunState()
+        for entry in read_records(self.store):
+            if isinstance(entry, RollbackRecord):
+                assert len(state.rollbacks) < MOST
+                assert state.damaged or entry.factor == state.learning_rate_factor / 2
             state.apply(entry)
 
     @invariant()

@@ -177,6 +177,11 @@ def test_more_epochs_after_a_warm_up_follow_the_longer_schedule(digits: Path) ->
     assert after == expected[2 * STEPS :]
 
 
+def step(rate: Any) -> None:
+    if not isinstance(rate, float):
+        rate.step()
+
+
 class Told(Ranks):
     """One of two ranks in this process: rank 0 says what the other hears."""
 
@@ -189,20 +194,28 @@ class Told(Ranks):
         return dict(Told.said)
 
 
-@pytest.mark.parametrize("theirs", [2, 4])
+@pytest.mark.parametrize(
+    ("theirs", "factor", "preset"),
+    [(2, 1.0, DROPOUT), (4, 1.0, DROPOUT), (3, 0.5, DROPOUT), (3, 0.5, make_recipe("crnn_mv3"))],
+    ids=["fewer-epochs", "more-epochs", "rolled-back", "rolled-back-constant-rate"],
+)
 @pytest.mark.parametrize("at", [0, 3])
-def test_every_rank_goes_by_rank_0s_epochs(at: int, theirs: int) -> None:
-    """A run plan that changes reaches one pod sooner than another: rates would differ, and so the weights."""
-    recipe = replace(DROPOUT, epochs=3)
+def test_every_rank_goes_by_rank_0s_epochs_and_rate(
+    at: int, theirs: int, factor: float, preset: Recipe
+) -> None:
+    """A run plan that changes reaches one pod sooner than another, and rank 0 alone knows of rollbacks: rates
+    would differ, and so the weights.
+    """
+    recipe = replace(preset, epochs=3)
     states = [
-        TrainState.new(replace(recipe, epochs=epochs), STEPS, Told(Share(rank, 2)))
-        for rank, epochs in ((0, 3), (1, theirs))
+        TrainState.new(replace(recipe, epochs=epochs, rate_factor=own), STEPS, Told(Share(rank, 2)))
+        for rank, epochs, own in ((0, 3, factor), (1, theirs, 1.0))
     ]
     snapshot = None
     if at:
         before = TrainState.new(recipe, STEPS, Told(Share(0, 2)))
         for _ in range(at):
-            before.learner.rate.step()
+            step(before.learner.rate)
         before.position = Position(0, at, at)
         snapshot = capture(before)
     rates = []
@@ -211,8 +224,9 @@ def test_every_rank_goes_by_rank_0s_epochs(at: int, theirs: int) -> None:
         rates.append([])
         for _ in range(at, 3 * STEPS):
             rates[-1].append(state.learner.optimizer.get_lr())
-            state.learner.rate.step()
+            step(state.learner.rate)
     assert rates[1] == rates[0]
+    assert max(rates[0]) <= recipe.optimizer["lr"]["learning_rate"] * factor
     assert states[1].total_steps == 3 * STEPS
 
 

@@ -9,7 +9,7 @@ import json
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from rectrain_api.errors import Diverged, Interrupted, PeerLost, StoreUnavailable
-from rectrain_api.plan import CheckpointInterval, EvalInterval
 from rectrain_api.records import (
     CheckpointRecord,
     PlanChange,
@@ -39,10 +38,8 @@ from rectrain_trainer.evaluate import evaluate as real_evaluate
 from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.loader import Loader
 from rectrain_trainer.loop import TrainState
-from rectrain_trainer.model import build_decoder
-from rectrain_trainer.resume import find_newest, mend
-from rectrain_trainer.snapshot import share_state
-from rectrain_trainer.train import Deps, Training
+from rectrain_trainer.ranks import Ranks
+from rectrain_trainer.segments import Segments
 from tests.support.memory_store import MemoryStore, SimulatedCrash
 from tests.support.plans import make_plan
 from tests.unit.trainer_learn.recipes import RECAUG, loose, make_recipe
@@ -60,6 +57,8 @@ class Fate:
     """What happens to one attempt, and when."""
 
     kill_at_step: int = 0
+    steps_left: int = 0
+    """Killed after so many steps, whichever they are."""
     stop_at_step: int = 0
     """SIGTERM."""
     kill_in_evaluation: int = 0
@@ -118,6 +117,17 @@ class Mortal(Committer):
         self.after_step()
 
 
+class Seen(Segments):
+    """The state may be looked at while it is trained."""
+
+    def _resumed(self, *arguments: Any) -> TrainState:
+        self.state = super()._resumed(*arguments)
+        return self.state
+
+    def step(self) -> int:
+        return self.state.position.step
+
+
 @dataclass
 class Run:
     """A run over its attempts."""
@@ -129,60 +139,75 @@ class Run:
     raised: int = 0
     """To so many epochs, from the first epoch's end on."""
     workers: int = 0
+    training: dict[str, Any] = field(default_factory=dict)
+    """Fields of spec.training."""
+    accuracy: Mapping[int, float] = field(default_factory=lambda: ACCURACY)
+    """By step."""
+    first: dict[str, Any] | None = None
+    """model.pretrained's weights."""
 
     def attempt(self, monkeypatch: pytest.MonkeyPatch, fate: Fate) -> TrainState | None:
         """One pod; the state at the end, None when it didn't get there."""
         pod = Pod(self.store, Fate())
         log = RunLog(pod, pod.uri)
-        log.start(make_plan(epochs=self.recipe.epochs), now="t", job_uid="", pod_uid="", check=lambda _: None)
+        plan = make_plan(epochs=self.recipe.epochs, interval=3, training=self.training)
+        log.start(plan, now="t", job_uid="", pod_uid="", check=lambda _: None)
         pod.fate = fate
         interrupt, chunks, board = Interrupt(30), Chunks(), Board(pod.uri)
         chunks.start(pod, log.attempt)  # type: ignore[arg-type]
         source = loose(self.digits)
         with Loader(self.recipe, source, workers=self.workers) as loader:
-            state = TrainState.new(self.recipe, len(loader))
-            found = find_newest(log, pod, self.folder / "resume")  # type: ignore[arg-type]
-            share_state(state, found.snapshot if found else None)
-            mend(log, state)
-            committer = Mortal(
+
+            def new_committer() -> Mortal:
+                committer = Mortal(
+                    log,
+                    pod,
+                    board,
+                    chunks.store_metrics,
+                    folder=self.folder / f"snapshots-{log.attempt}",
+                    config=b"config",
+                    keep_last=2,
+                )
+                committer.after_step = after_step
+                committer.start()
+                return committer
+
+            segments = Seen(
+                plan,
+                self.recipe,
+                Ranks(),
                 log,
-                pod,
+                pod,  # type: ignore[arg-type]
+                self.folder / "resume",
                 board,
-                chunks.store_metrics,
-                folder=self.folder / f"snapshots-{log.attempt}",
-                config=b"config",
-                keep_last=2,
+                chunks,
+                interrupt,
+                loader,
+                EvalSet(self.recipe, source),
+                self.first,
+                new_committer,
+                lambda: max(self.recipe.epochs, self.raised),
             )
 
             def after_step() -> None:
-                if state.position.step == fate.kill_at_step:
+                fate.steps_left -= 1
+                step = segments.step()
+                if step == fate.kill_at_step or not fate.steps_left:
                     raise SimulatedCrash
-                if state.position.step == fate.stop_at_step:
+                if step == fate.stop_at_step:
                     interrupt._on_signal(signal.SIGTERM, None)
 
             def evaluate(*arguments: Any) -> Any:
-                if state.position.step == fate.kill_in_evaluation:
+                step = segments.step()
+                if step == fate.kill_in_evaluation:
                     raise SimulatedCrash
-                if state.position.step == fate.stop_in_evaluation:
+                if step == fate.stop_in_evaluation:
                     interrupt._on_signal(signal.SIGTERM, None)
-                return replace(real_evaluate(*arguments), accuracy=ACCURACY[state.position.step])
+                return replace(real_evaluate(*arguments), accuracy=self.accuracy[step])
 
             monkeypatch.setattr(train_module, "evaluate", evaluate)
-            committer.after_step = after_step
-            committer.start()
-            deps = Deps(
-                board,
-                chunks,
-                committer,
-                interrupt,
-                EvalSet(self.recipe, source),
-                build_decoder(self.recipe.characters, use_space_char=False),
-                EvalInterval(every=1, unit="epochs"),
-                CheckpointInterval(every=3, unit="steps"),
-                lambda: max(self.recipe.epochs, self.raised),
-            )
             try:
-                Training(state, deps).run(loader)
+                state = segments.train()
             except SimulatedCrash:
                 pod.dead = True
                 return None
@@ -308,7 +333,7 @@ def test_what_waits_is_committed_when_training_breaks_off(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     """And the log is handed back, so that it can say how the attempt ended."""
-    run = Run(digits, tmp_path)
+    run = Run(digits, tmp_path, training={"onNaN": "Fail"})
     uploading = threading.Event()
 
     def upload(pod: Pod, items: Iterable[Upload], *, limit: int = 8) -> int:

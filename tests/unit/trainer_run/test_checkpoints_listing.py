@@ -12,6 +12,7 @@ from rectrain_api.records import (
     FinalRecord,
     PlanChange,
     RetireRecord,
+    RollbackRecord,
     StoredFile,
     checkpoint_prefix,
     record_key,
@@ -143,6 +144,11 @@ def test_changes_of_the_plan_are_listed() -> None:
     document = Run().start().add(PlanChange, was=2, epochs=5, step=3).listing()
     assert [(c.was, c.epochs, c.step) for c in document.plan_changes] == [(2, 5, 3)]
     assert document.epochs == 5
+
+
+def test_rollbacks_are_listed() -> None:
+    run = Run().start().commit(2).add(RollbackRecord, step=4, to_step=2, factor=0.5)
+    assert [(r.attempt, r.step, r.to_step, r.factor) for r in run.listing().rollbacks] == [(1, 4, 2, 0.5)]
 
 
 def test_a_log_of_somebody_else_is_refused() -> None:

@@ -60,12 +60,25 @@ class PlanChangeRow(ApiModel):
     epochs: int
 
 
+class RollbackRow(ApiModel):
+    """The loss wasn't a number: back to a checkpoint, and on with a lower learning rate."""
+
+    time: str
+    attempt: int
+    step: int
+    to_step: int
+    factor: float
+    """Of the plan's learning rate."""
+
+
 class FinalRow(ApiModel):
     """What came out of it."""
 
     attempt: int
     time: str
     epochs: int
+    stopped_early: int | None
+    """The epoch that training ended in, if that wasn't the last."""
     step: int
     export: str
     metrics: dict[str, Any]
@@ -90,6 +103,7 @@ class Listing(ApiModel):
     attempts: list[AttemptRow]
     checkpoints: list[CheckpointRow]
     plan_changes: list[PlanChangeRow]
+    rollbacks: list[RollbackRow]
     final: FinalRow | None
     damaged: list[DamagedRow]
 
@@ -133,6 +147,10 @@ def listing_of(
             PlanChangeRow(time=r.time, step=r.step, was=r.was, epochs=r.epochs)
             for r in records
             if isinstance(r, PlanChange)
+        ],
+        rollbacks=[
+            RollbackRow(time=r.time, attempt=r.attempt, step=r.step, to_step=r.to_step, factor=r.factor)
+            for r in state.rollbacks
         ],
         final=_final(place, state.final) if state.final else None,
         damaged=[DamagedRow(record=f"{place}/{d.key}", problem=d.problem) for d in state.damaged],
@@ -202,6 +220,7 @@ def _final(place: str, final: FinalRecord) -> FinalRow:
         attempt=final.attempt,
         time=final.time,
         epochs=final.epochs,
+        stopped_early=final.stopped_early,
         step=final.step,
         export=f"{place}/{final.export_prefix}",
         metrics=final.metrics,

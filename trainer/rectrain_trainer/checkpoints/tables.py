@@ -61,6 +61,15 @@ def _sections(listing: Listing) -> Iterator[tuple[str, Sequence[str], list[list[
     if listing.plan_changes:
         rows = [[str(c.step), _time(c.time), f"{c.was} → {c.epochs}"] for c in listing.plan_changes]
         yield "Changes of the plan", ("step", "time (UTC)", "epochs"), rows
+    if listing.rollbacks:
+        yield (
+            "Rollbacks, since the loss wasn't a number",
+            ("from step", "to step", "time (UTC)", "learning rate", "attempt"),
+            [
+                [str(r.step), str(r.to_step), _time(r.time), f"{r.factor:.1%} of the plan's", str(r.attempt)]
+                for r in listing.rollbacks
+            ],
+        )
 
 
 def _facts(listing: Listing) -> list[tuple[str, str]]:
@@ -79,8 +88,9 @@ def _facts(listing: Listing) -> list[tuple[str, str]]:
     ]
     if final:
         metrics = ", ".join(f"{name} {_number(name, value)}" for name, value in final.metrics.items())
+        early = f", stopped early in epoch {final.stopped_early}" if final.stopped_early else ""
         facts += [
-            ("finished", f"{_time(final.time)} UTC by attempt {final.attempt}, step {final.step}"),
+            ("finished", f"{_time(final.time)} UTC by attempt {final.attempt}, step {final.step}{early}"),
             ("export", final.export),
             ("metrics", metrics),
         ]
