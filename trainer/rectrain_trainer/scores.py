@@ -82,7 +82,7 @@ class Tally:
     def add(self, truth: str, reading: str) -> None:
         """Count one pair."""
         exact = truth == reading
-        edits = [] if exact else Levenshtein.editops(truth, reading).as_list()
+        edits = [] if exact else list(Levenshtein.editops(truth, reading))
         labelled, read = clusters_of(truth), clusters_of(reading)
         self.samples += 1
         self.exact += int(exact)
@@ -90,9 +90,9 @@ class Tally:
         self.points.add(len(edits), len(truth), len(reading))
         self.clusters.add(0 if exact else Levenshtein.distance(labelled, read), len(labelled), len(read))
         self.seen.update(truth)
-        for kind, at, read_at in edits:
-            meant = "" if kind == "insert" else truth[at]
-            self.confusions[meant, "" if kind == "delete" else reading[read_at]] += 1
+        for edit in edits:
+            meant = "" if edit.tag == "insert" else truth[edit.src_pos]
+            self.confusions[meant, "" if edit.tag == "delete" else reading[edit.dest_pos]] += 1
             if meant:
                 self.missed[meant] += 1
         for what, count in (("samples", 1), ("exact", int(exact)), ("errors", len(edits))):
@@ -154,7 +154,7 @@ def tally_of(pairs: Iterable[tuple[str, str]]) -> Tally:
 
 def clusters_of(text: str) -> list[str]:
     """What a reader calls characters: น้ำ is one, of three code points."""
-    return regex.findall(r"\X", text)
+    return [*regex.findall(r"\X", text)]
 
 
 def confusions(tally: Tally) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from rectrain_trainer.scores import (
 )
 
 TABLE = [
-    # label, reading, code points (label, errors), clusters (label, errors), the longer one's (points, clusters)
+    # label, reading, (length, errors) in code points, in clusters, the longer length of each
     ("12", "12", (2, 0), (2, 0), (2, 2)),
     ("1 2", "12", (3, 1), (3, 1), (3, 3)),  # a space counts
     ("123", "", (3, 3), (3, 3), (3, 3)),  # nothing read
