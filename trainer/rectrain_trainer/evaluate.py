@@ -208,7 +208,7 @@ def share_statistics(model: Any, ranks: Ranks) -> None:
     """Every rank takes rank 0's running statistics: each has its own, those of rank 0 are what is saved."""
     if ranks.alone:
         return
-    own = dict(model.named_buffers())
+    own = {name: tensor for name, tensor in model.state_dict().items() if tensor.stop_gradient}
     packed = io.BytesIO()
     np.savez(packed, **{name: tensor.numpy() for name, tensor in own.items()})
     with np.load(io.BytesIO(ranks.of_first(packed.getvalue())), allow_pickle=False) as shared:
