@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from rectrain_api.errors import DatasetInvalid, InputMissing
-from rectrain_trainer.evaluate import EVAL_BATCH, Images, Preparation, Reading
+from rectrain_trainer.evaluate import Images, Preparation, Reading, in_batches
 from rectrain_trainer.model import build_decoder
 
 CARD: Final = "rectrain.json"
@@ -31,6 +31,11 @@ class ModelCard:
     max_text_length: int
     max_aspect: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """Width / height up to which images are read without being squeezed."""
+
+    @property
+    def widest(self) -> int:
+        """The same as a width in pixels."""
+        return round(self.max_aspect * self.image_shape[1])
 
 
 class Prediction(NamedTuple):
@@ -51,20 +56,13 @@ class Predictor:
 
     def __init__(self, model_dir: Path) -> None:
         self.card = load_card(model_dir)
-        self._prepare = Preparation(self.card.image_shape, padded=self.card.padded)
+        self._prepare = Preparation(self.card.image_shape, padded=self.card.padded, widest=self.card.widest)
         self._decode = build_decoder(self.card.characters, use_space_char=self.card.use_space_char)
         self._network = _load_network(model_dir)
 
     def prepared(self, images: Iterable[Path]) -> Iterator[Images]:
         """Image files as batches for `read`."""
-        batch: list[Images] = []
-        for path in images:
-            batch.append(self._prepared(path))
-            if len(batch) == EVAL_BATCH:
-                yield np.stack(batch)
-                batch = []
-        if batch:
-            yield np.stack(batch)
+        return in_batches(self._prepared(path) for path in images)
 
     def read(self, batches: Iterable[Images]) -> list[Reading]:
         """(text, confidence) of each image, in order."""

@@ -15,22 +15,22 @@ from rectrain_api.records import FinalRecord, StoredFile, attempt_prefix
 from rectrain_api.report import Stage
 from rectrain_api.run_log import RunLog
 from rectrain_api.run_state import RunState
-from rectrain_api.status import Metrics, ModelStatus, Reason
+from rectrain_api.status import ModelStatus, Reason
 from rectrain_data.transfer import Store, Upload, sha256_file
 from rectrain_trainer.board import Board
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.copies import REPORT, make_copies
 from rectrain_trainer.curves import Row, evaluations
 from rectrain_trainer.evaluate import EvalSet, evaluate
-from rectrain_trainer.evaluate import Metrics as EvalMetrics
 from rectrain_trainer.export import export
+from rectrain_trainer.figures import Evaluation, quality
 from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.loop import TrainState
 from rectrain_trainer.model import build_decoder, build_model, set_params
 from rectrain_trainer.place import now
 from rectrain_trainer.resume import DAMAGED, fetch
 from rectrain_trainer.snapshot import capture
-from rectrain_trainer.train import epochs_begun, progress_of
+from rectrain_trainer.train import epochs_begun, metrics_of, progress_of
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ class Publication:
     folder: Path
     rows: Sequence[Row]
     """Of this attempt's metrics: its first step, and its evaluations."""
+    evaluations: Mapping[int, Evaluation]
+    """What this attempt has found, by step; not of every one."""
     checks: Mapping[str, Any]
     """What the checks before training found."""
 
@@ -63,7 +65,7 @@ def publish(work: Publication) -> FinalRecord:
     """
     work.board.enter(Stage.EVALUATING, "evaluating the best weights")
     params, step = _best_params(work)
-    metrics = _measured(work, step) or _evaluate(work, params)
+    found = work.evaluations.get(step) or _evaluate(work, params)
     work.board.enter(Stage.EXPORTING)
     exported = export(work.recipe, params, work.folder / "export", work.held_out, work.interrupt)
     work.interrupt.check()
@@ -80,15 +82,9 @@ def publish(work: Publication) -> FinalRecord:
         export_files=files,
         stopped_early=_stopped_early(work),
         best=best if best and work.run_log.state.checkpoint_at(best.prefix) else None,
-        metrics={
-            "accuracy": metrics.accuracy,
-            "normEditDistance": metrics.norm_edit_distance,
-            "samples": metrics.samples,
-            "step": step,
-            "parityImages": exported.compared,
-        },
+        metrics={**found.figures(), "step": step, "parityImages": exported.compared},
     )
-    work.store.put_bytes(f"{prefix}{REPORT}", _report(work, final))
+    work.store.put_bytes(f"{prefix}{REPORT}", _report(work, final, found))
     work.interrupt.check()
     work.run_log.append(final)
     make_copies(work.store, work.run_log.state, final)
@@ -115,13 +111,7 @@ def _best_params(work: Publication) -> tuple[Mapping[str, Any], int]:
     return capture(work.state).params, work.state.position.step
 
 
-def _measured(work: Publication, step: int) -> EvalMetrics | None:
-    """What this attempt has measured of these very weights."""
-    row = next((r for r in work.rows if (r["kind"], r["step"]) == ("eval", step)), None)
-    return EvalMetrics(row["accuracy"], row["normEditDistance"], row["samples"]) if row else None
-
-
-def _evaluate(work: Publication, params: Mapping[str, Any]) -> EvalMetrics:
+def _evaluate(work: Publication, params: Mapping[str, Any]) -> Evaluation:
     model = build_model(work.recipe)
     set_params(model, params)
     decoder = build_decoder(work.recipe.characters, use_space_char=work.recipe.use_space_char)
@@ -136,14 +126,19 @@ def _upload(store: Store, files: tuple[Path, ...], prefix: str) -> list[StoredFi
     return stored
 
 
-def _report(work: Publication, final: FinalRecord) -> bytes:
+def _report(work: Publication, final: FinalRecord, found: Evaluation) -> bytes:
     state = work.run_log.state
     earlier = [start.attempt for start in state.starts if start.attempt != final.attempt]
-    return report_of(work.plan, final, state, evaluations(work.store, earlier, work.rows), work.checks)
+    return report_of(work.plan, final, state, evaluations(work.store, earlier, work.rows), found, work.checks)
 
 
 def report_of(
-    plan: RunPlan, final: FinalRecord, state: RunState, curve: Sequence[Row], checks: Mapping[str, Any]
+    plan: RunPlan,
+    final: FinalRecord,
+    state: RunState,
+    curve: Sequence[Row],
+    found: Evaluation,
+    checks: Mapping[str, Any],
 ) -> bytes:
     """report.json: the run in numbers."""
     content = {
@@ -156,6 +151,7 @@ def report_of(
         "stoppedEarly": final.stopped_early,
         "step": final.step,
         "metrics": final.metrics,
+        "quality": quality(found),
         "best": final.best.to_dict() if final.best else None,
         "attempts": [
             {
@@ -168,9 +164,7 @@ def report_of(
         "rollbacks": [
             {"step": r.step, "toStep": r.to_step, "learningRateFactor": r.factor} for r in state.rollbacks
         ],
-        "evaluations": [
-            {k: row.get(k) for k in ("step", "epoch", "accuracy", "normEditDistance")} for row in curve
-        ],
+        "evaluations": [{k: row.get(k) for k in ("step", "epoch", *found.figures())} for row in curve],
         "export": final.export_prefix,
     }
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
@@ -184,21 +178,13 @@ def _ended(state: RunState, attempt: int, final: FinalRecord) -> str:
 
 def show_final(board: Board, final: FinalRecord, steps: int) -> None:
     """A finished run on the board. `steps`: of all its epochs; 0 where that isn't known."""
-    accuracy = final.metrics.get("accuracy")
-    metrics = (board.metrics or Metrics()).model_copy(
-        update={
-            "accuracy": accuracy,
-            "accuracy_text": f"{accuracy:.1%}" if isinstance(accuracy, float) else None,
-            "norm_edit_distance": final.metrics.get("normEditDistance"),
-        }
-    )
     epoch = final.stopped_early or final.epochs
     progress = progress_of(epoch, final.epochs, final.step, steps, Stage.FINISHED, None)
     if not steps:
         progress = progress.model_copy(update={"percent": 100 * epoch // final.epochs})
     board.update(
         reached_training=True,
-        metrics=metrics,
+        metrics=metrics_of(board.metrics, final.metrics),
         progress=progress,
         model=ModelStatus(uri=f"{board.place}/export"),
     )

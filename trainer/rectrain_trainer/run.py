@@ -312,6 +312,7 @@ class Run:
                 self.interrupt,
                 self.work_dir / "out",
                 segments.rows,
+                segments.evaluations,
                 self._checks,
             )
         )

@@ -21,6 +21,7 @@ from rectrain_trainer.checkpoint import Committer
 from rectrain_trainer.chunks import Chunks
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.evaluate import EvalSet
+from rectrain_trainer.figures import Evaluation
 from rectrain_trainer.follow import RESUMED
 from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.loader import Loader
@@ -60,6 +61,8 @@ class Segments:
     epochs_wanted: Callable[[], int]
     rows: list[dict[str, Any]] = field(default_factory=list)
     """Of this attempt's metrics: its first step, and its evaluations; without what a rollback undid."""
+    evaluations: dict[int, Evaluation] = field(default_factory=dict)
+    """Of this attempt, by step: that of the best weights, and the last."""
 
     def train(self) -> TrainState | None:
         """The state at the end; None when it was gone back and the other pods have to, too.
@@ -75,7 +78,7 @@ class Segments:
             found = None  # as large as model and optimizer
             committer = self.new_committer()
             try:
-                Training(state, self._deps(committer), self.rows, said).run(self.loader)
+                Training(state, self._deps(committer), self.rows, self.evaluations, said).run(self.loader)
                 return state
             except Diverged as e:
                 went_wrong = Diverged(str(e), e.step)  # without its traceback, which holds all of training
@@ -114,6 +117,8 @@ class Segments:
         gone = rollback.go_back(self.run_log, self.store, self.folder, self.plan, went_wrong, samples)
         self.chunks.metric(gone.row())
         self.rows[:] = [row for row in self.rows if row["step"] <= gone.record.to_step]
+        for step in [s for s in self.evaluations if s > gone.record.to_step]:
+            del self.evaluations[step]
         return gone
 
     def _deps(self, committer: Committer) -> Deps:
