@@ -10,6 +10,7 @@ from typing import Any
 from rectrain_api.plan import plan as plan_of
 from rectrain_api.records import AttemptEnd, RollbackRecord
 from rectrain_api.spec import RecTrainingJob
+from rectrain_trainer.stacks import DUMP, TELL
 from tests.support.processes import first_child
 from tests.support.trainer import Place, Started, Trainer
 
@@ -31,6 +32,11 @@ def pods(trainer: Trainer, job: dict[str, Any], plan: Path) -> list[Started]:
         )
         for rank in (0, 1)
     ]
+
+
+def log_of(place: Place) -> str:
+    keys = place.store.list_keys("attempts/0001/log/")
+    return b"".join(place.store.get_all(keys)).decode()
 
 
 def rollbacks(place: Place) -> list[float]:
@@ -94,15 +100,20 @@ def test_two_ranks_stop_early_together(
 def test_a_process_that_stands_still_is_ended_and_the_run_goes_on(
     trainer: Trainer, manifest: Manifest, place: Place
 ) -> None:
-    job = manifest(epochs=8, interval=2, runPolicy={"stallTimeout": "5s"})
+    job = manifest(epochs=30, interval=2, runPolicy={"stallTimeout": "5s"})
     started = trainer.start(job)
     started.until(place.steps, "a first checkpoint")
-    os.kill(first_child(started.process.pid), signal.SIGSTOP)
+    child = first_child(started.process.pid)
+    os.kill(child, TELL)
+    os.kill(child, DUMP)
+    started.until(lambda: "Thread MainThread, most recent" in log_of(place), "the stacks in the run's log")
+    assert "(most recent call first)" in started.errors(), "the interpreter's own, on stderr"
+    os.kill(child, signal.SIGSTOP)
     ended = started.wait()
     assert (ended.code, ended.result["reason"]) == (70, "Stalled"), ended.errors
     assert "No step, and no batch of an evaluation, for 5s after step" in ended.message
     newest = max(place.steps())
     assert f"/step-{newest:06d}." in ended.message, "the newest checkpoint"
-    done = trainer.run(manifest(epochs=8, interval=2))
+    done = trainer.run(manifest(epochs=30, interval=2))
     assert done.code == 0, done.errors
     assert place.trained(2)[0] == newest + 1
