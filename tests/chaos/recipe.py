@@ -60,7 +60,15 @@ GRAPH = "inference.json"
 """Its names are numbered by how many models the process has built: a resumed run may build one more."""
 Row = dict[str, Any]
 TRAIN_FIELDS = ("step", "epoch", "loss", "learningRate")
-EVAL_FIELDS = ("step", "epoch", "accuracy", "normEditDistance", "samples")
+EVAL_FIELDS = (
+    "step",
+    "epoch",
+    "accuracy",
+    "normEditDistance",
+    "characterErrorRate",
+    "upstreamAcc",
+    "samples",
+)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,23 @@ from typing import Any
 
 import pytest
 
+from rectrain_data import demo
 from rectrain_data.transfer import S3Options, open_store
 from rectrain_local.s3 import SeaweedS3
 from tests.support.fault_proxy import FaultProxy
 from tests.support.plans import make_manifest
-from tests.support.trainer import Place, Trainer, digits, environment, new_place, upload_packed
+from tests.support.trainer import (
+    TRAIN_SAMPLES,
+    Place,
+    Trainer,
+    digits,
+    environment,
+    new_place,
+    upload_packed,
+)
+
+MUCH = 400
+"""Samples whose evaluation takes a second."""
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +50,14 @@ def packed(
     """URI of a packed set with both splits."""
     folder = tmp_path_factory.mktemp("packed") / "set"
     return upload_packed(samples, folder, open_store(f"{bucket}/packed", s3))
+
+
+@pytest.fixture(scope="session")
+def much_to_evaluate(bucket: str, s3: S3Options, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URI of a packed set with a large eval split."""
+    samples = [demo.sample(7, number) for number in range(TRAIN_SAMPLES + MUCH)]
+    folder = tmp_path_factory.mktemp("much") / "set"
+    return upload_packed(samples, folder, open_store(f"{bucket}/much-to-evaluate", s3))
 
 
 @pytest.fixture(scope="session")

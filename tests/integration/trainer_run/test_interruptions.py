@@ -13,28 +13,17 @@ from rectrain_api.records import AttemptEnd, CheckpointRecord
 from rectrain_api.run_log import RunLog
 from rectrain_api.run_state import UNPRODUCTIVE_LIMIT
 from rectrain_api.spec import RecTrainingJob
-from rectrain_data import demo
 from rectrain_data.transfer import S3Options, open_store
 from rectrain_local.assets.resolve import Binaries
 from rectrain_local.s3 import SeaweedS3
 from tests.support.plans import make_manifest
 from tests.support.processes import first_child
-from tests.support.trainer import TRAIN_SAMPLES, Place, Trainer, upload_packed
+from tests.support.trainer import Place, Trainer
 
 Manifest = Callable[..., dict[str, Any]]
 
 
 AS_PID_1 = ["unshare", "--map-root-user", "--fork", "--pid", "--mount-proc", "--kill-child"]
-MUCH = 400
-"""Samples whose evaluation takes a second."""
-
-
-@pytest.fixture(scope="module")
-def much_to_evaluate(bucket: str, s3: S3Options, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """URI of a packed set with a large eval split."""
-    samples = [demo.sample(7, number) for number in range(TRAIN_SAMPLES + MUCH)]
-    folder = tmp_path_factory.mktemp("much") / "set"
-    return upload_packed(samples, folder, open_store(f"{bucket}/much-to-evaluate", s3))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from rectrain_api.spec import RecTrainingJob
 from rectrain_data.transfer import Download, S3Options, open_store
 from rectrain_trainer.model import build_model
 from rectrain_trainer.snapshot_files import load_arrays
-from tests.support.trainer import Place, Started, Trainer
+from tests.integration.trainer_run.conftest import MUCH
+from tests.support.trainer import EVAL_SAMPLES, Place, Started, Trainer
 from tests.support.waiting import wait_until
 from tests.unit.trainer_learn.recipes import make_recipe
 
@@ -78,6 +79,9 @@ def test_two_ranks_train_one_model(pods: Callable[..., Pods], place: Place) -> N
     assert state.attempt == 1
     assert state.final is not None
     assert state.final.step == 9
+    rows = [row for row in place.metrics(1) if row["kind"] == "eval"]
+    assert [row["samples"] for row in rows] == [EVAL_SAMPLES] * 3, "both parts of it"
+    assert state.final.metrics["samples"] == EVAL_SAMPLES
 
 
 def test_rank_0_alone_reads_the_weights_to_start_from(
@@ -168,6 +172,24 @@ def test_rank_0_told_to_stop_saves_while_the_other_takes_part(
     assert [end.code for end in ends] == [75, 75], ends[0].errors + ends[1].errors
     (end,) = (r for r in place.records() if isinstance(r, AttemptEnd))
     assert [end.step] == checkpoints(place, 1), "nothing was lost"
+
+
+def test_rank_0_told_to_stop_in_an_evaluation(
+    pods: Callable[..., Pods], place: Place, much_to_evaluate: str
+) -> None:
+    """It doesn't wait for the other's part; the evaluation is made up for, by both."""
+    run = pods(epochs=2, train=much_to_evaluate)
+    first, second = run.both()
+    first.until(lambda: "INFO Evaluating" in first.errors(), "it evaluates")
+    for one in (second, first):
+        one.process.send_signal(signal.SIGTERM)
+    ends = [first.wait(), second.wait()]
+    assert [end.code for end in ends] == [75, 75], ends[0].errors + ends[1].errors
+    assert "Traceback" not in ends[0].errors
+    ends = [one.wait() for one in run.both()]
+    assert [end.code for end in ends] == [0, 0], ends[0].errors + ends[1].errors
+    rows = [row for attempt in (1, 2) for row in place.metrics(attempt) if row["kind"] == "eval"]
+    assert [(row["epoch"], row["samples"]) for row in rows] == [(1, MUCH), (2, MUCH)]
 
 
 def test_a_fault_that_is_the_users_ends_the_pod(pods: Callable[..., Pods]) -> None:

@@ -20,9 +20,19 @@ from rectrain_api.run_log import RunLog
 from rectrain_api.spec import RecTrainingJob
 from rectrain_data.transfer import sha256_file
 from tests.support.report_server import ReportServer, make_certificate
-from tests.support.trainer import Place, Trainer
+from tests.support.trainer import Ended, Place, Trainer
 
 Manifest = Callable[..., dict[str, Any]]
+FIGURES = (
+    "accuracy",
+    "accuracyAsTrained",
+    "characterErrorRate",
+    "normEditDistance",
+    "graphemeErrorRate",
+    "graphemeNormEditDistance",
+    "upstreamAcc",
+    "upstreamNormEditDis",
+)
 LONG = 500
 """More epochs than a test waits for."""
 
@@ -53,6 +63,7 @@ def test_a_run_from_the_manifest_to_the_exported_model(
     rows = place.metrics(1)
     assert rows[0]["step"] == 1
     assert [r["epoch"] for r in rows if r["kind"] == "eval"] == [1, 2]
+    assert_figures(ended, place, final, eval_row(rows, final.metrics["step"]))
 
     again = trainer.run(manifest(epochs=2, interval=2, workers=1))
     assert (again.code, again.result["reason"]) == (0, "AlreadyComplete")
@@ -75,6 +86,24 @@ def test_a_run_from_the_manifest_to_the_exported_model(
     changed = trainer.run(manifest(batch_size=8))
     assert changed.code == 78
     assert "training.batchSize: 16 → 8" in changed.message
+
+
+def eval_row(rows: list[dict[str, Any]], step: int) -> dict[str, Any]:
+    return next(r for r in rows if (r["kind"], r["step"]) == ("eval", step))
+
+
+def assert_figures(ended: Ended, place: Place, final: FinalRecord, row: dict[str, Any]) -> None:
+    """The same in the row, `final`, the report and status; and in the log."""
+    figures = {name: row[name] for name in FIGURES}
+    assert {name: final.metrics[name] for name in FIGURES} == figures
+    report, shown = place.report(), ended.result["metrics"]
+    assert {name: report["metrics"][name] for name in FIGURES} == figures
+    assert figures in [{name: row[name] for name in FIGURES} for row in report["evaluations"]]
+    assert report["quality"]["figures"]["upstreamAcc"]["value"] == figures["upstreamAcc"]
+    assert sum(row["samples"] for row in report["quality"]["byLength"]) == row["samples"]
+    for name in ("accuracy", "characterErrorRate", "normEditDistance", "upstreamAcc"):
+        assert shown[name] == figures[name]
+    assert f"accuracy {row['accuracy']:.1%}, CER {row['characterErrorRate']:.1%}" in ended.errors
 
 
 def test_a_pod_runs_a_plan_and_reports(

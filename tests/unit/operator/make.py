@@ -122,7 +122,7 @@ def result() -> str:
         "",
         attempt=1,
         progress=Progress(epoch=10, epochs=10, step=500, steps=500, percent=100),
-        metrics=Metrics(loss=0.012345, accuracy=0.9725),
+        metrics=Metrics(loss=0.012345, accuracy=0.9725, character_error_rate=1 / 3, upstream_acc=0.99999001),
         checkpoint=checkpoint(500),
         model=ModelStatus(uri="s3://runs/run/export"),
     )

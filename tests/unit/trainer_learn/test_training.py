@@ -49,6 +49,7 @@ STEPS = 7
 """Steps an epoch: 50 images in batches of 8."""
 ACCURACY = {STEPS: 0.2, 2 * STEPS: 0.6, 3 * STEPS: 0.5, 4 * STEPS: 0.4}
 """As if: so little training reads nothing."""
+KINDS = ("train", "eval")
 TIMES = ("time", "seconds", "samplesPerSecond")
 
 
@@ -260,6 +261,12 @@ def quiet(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     assert train == list(range(1, 3 * STEPS + 1))
     assert [row["step"] for row in result["curve"] if row["kind"] == "eval"] == [STEPS, 2 * STEPS, 3 * STEPS]
     return result
+
+
+def test_train_and_validation_figures_share_no_name(quiet: dict[str, Any]) -> None:
+    names = {kind: {name for row in quiet["curve"] if row["kind"] == kind for name in row} for kind in KINDS}
+    assert names["train"] & names["eval"] == {"kind", "step", "epoch"}
+    assert {"accuracy", "accuracyAsTrained", "characterErrorRate", "upstreamAcc"} < names["eval"]
 
 
 AIMED = {
