@@ -311,6 +311,7 @@ class Run:
                 self.interrupt,
                 self.work_dir / "out",
                 training.rows,
+                len(staged.train.open()),
             )
         )
         accuracy = final.metrics["accuracy"]
