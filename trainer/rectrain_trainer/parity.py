@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 SAMPLES: Final = 512
 ENOUGH: Final = 64
 """Images, below which the log says that there were few."""
-TOLERANCE: Final = 1e-3
-"""Largest difference of two outputs (probabilities). Measured, on a CPU: 1.2e-5 with svtr_nano and 7e-7 with
-crnn_mv3, of weights that make every output loud; 0.1 and more when one layer's weights are missing."""
+TOLERANCE: Final = 5e-3
+"""Largest difference of two outputs (probabilities). Measured on a CPU, with weights that make every output
+loud: 2e-5 with svtr_nano, 1e-4 with crnn_mv3; 0.14 and more without any one layer of svtr_nano."""
 _BATCH: Final = 16
 PADDLE: Final = "Paddle inference"
 ONNXRUNTIME: Final = "onnxruntime"

@@ -111,18 +111,13 @@ def test_what_is_wrong_is_named(done: Done, tmp_path: Path, spoil: Any, said: st
         assert "training" in str(refused.value)
 
 
-@pytest.mark.parametrize("missing", ["all", "head.fc.weight"])
-def test_weights_that_are_not_there(done: Done, tmp_path: Path, missing: str) -> None:
-    """The network was saved with zeros in place of what was trained."""
+def test_weights_that_are_not_there(done: Done, tmp_path: Path) -> None:
+    """The network was saved with zeros in place of one layer."""
     folder = tmp_path / "spoilt"
     shutil.copytree(done.folder, folder)
     empty = build_model(done.recipe)
-    empty.set_state_dict(
-        {
-            name: tensor * 0 if missing in ("all", name) else tensor
-            for name, tensor in done.model.state_dict().items()
-        }
-    )
+    trained = done.model.state_dict()
+    empty.set_state_dict(trained | {"head.fc.weight": trained["head.fc.weight"] * 0})
     empty.eval()
     export_module._save_network(empty, done.recipe, folder)
     with pytest.raises(
