@@ -16,8 +16,8 @@ from rectrain_trainer import export as export_module
 from rectrain_trainer import parity
 from rectrain_trainer.consumer import VARIABLE, Consumer, width_of
 from rectrain_trainer.model import build_model
-from rectrain_trainer.parity import TOLERANCE, Trained, check_parity, choose
-from tests.unit.trainer_learn.exports import CONSUMER, Done
+from rectrain_trainer.parity import TOLERANCE, Parity, Trained, check_parity, choose
+from tests.unit.trainer_learn.exports import Done
 
 
 def test_all_engines_read_alike(done: Done) -> None:
@@ -193,5 +193,15 @@ def test_how_wide_paddleocr_makes_an_image(columns: int, rows: int, width: int) 
     assert width_of(columns, rows, [3, 32, 64]) == width
 
 
-def test_the_consumer_is_there() -> None:
-    assert CONSUMER.exists(), "make test makes it"
+def test_what_was_not_compared_is_said() -> None:
+    few = Parity(
+        80, 39, {"onnxruntime": 80}, {"onnxruntime": 2e-5}, "it prepares none of the images"
+    ).sentence()
+    assert few == (
+        "Of 80 held-out images (39 with text), read alike as in training by onnxruntime (80 images, "
+        "outputs within 2e-05). Fewer than half hold text that it reads: that outputs are equal says more than that "
+        "texts are. PyPI's paddleocr wasn't tried: it prepares none of the images."
+    )
+    assert Parity(80, 40, {"PaddleOCR 3.7.0": 80}).sentence() == (
+        "Of 80 held-out images (40 with text), read alike as in training by PaddleOCR 3.7.0 (80 images)."
+    )
