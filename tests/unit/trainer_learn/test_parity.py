@@ -199,8 +199,8 @@ def test_what_was_not_compared_is_said() -> None:
     ).sentence()
     assert few == (
         "Of 80 held-out images (39 with text), read alike as in training by onnxruntime (80 images, "
-        "outputs within 2e-05). Fewer than half hold text that it reads: that outputs are equal says more than that "
-        "texts are. PyPI's paddleocr wasn't tried: it prepares none of the images."
+        "outputs within 2e-05). Fewer than half hold text that it reads: that outputs are equal says more "
+        "than that texts are. PyPI's paddleocr wasn't tried: it prepares none of the images."
     )
     assert Parity(80, 40, {"PaddleOCR 3.7.0": 80}).sentence() == (
         "Of 80 held-out images (40 with text), read alike as in training by PaddleOCR 3.7.0 (80 images)."
