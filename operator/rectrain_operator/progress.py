@@ -10,6 +10,7 @@ from rectrain_api.report import ProgressReport, Stage, TerminationResult
 from rectrain_api.status import CheckpointStatus, Metrics, Progress, RecTrainingJobStatus
 
 LOSS_DIGITS = 4
+RATE_DIGITS = 4
 
 
 def with_report(status: RecTrainingJobStatus, report: ProgressReport) -> RecTrainingJobStatus:
@@ -90,7 +91,14 @@ def without_stale(checkpoint: CheckpointStatus | None) -> CheckpointStatus | Non
 def readable(metrics: Metrics) -> Metrics:
     """Rounded, so that a column stays narrow and an unchanged value stays unchanged."""
     accuracy = None if metrics.accuracy is None else f"{metrics.accuracy * 100:.1f}%"
-    return metrics.model_copy(update={"loss": _short(metrics.loss, LOSS_DIGITS), "accuracy_text": accuracy})
+    return metrics.model_copy(
+        update={
+            "loss": _short(metrics.loss, LOSS_DIGITS),
+            "character_error_rate": _short(metrics.character_error_rate, RATE_DIGITS),
+            "upstream_acc": _short(metrics.upstream_acc, RATE_DIGITS),
+            "accuracy_text": accuracy,
+        }
+    )
 
 
 def _short(value: float | None, digits: int) -> float | None:

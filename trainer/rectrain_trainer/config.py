@@ -20,6 +20,8 @@ _CTC_ONLY: Final = {
     "label_encode": "CTCLabelEncode",
 }
 _KEEP: Final = ["image", "label", "length"]
+INFERENCE_WIDTH: Final = 3200
+"""To which PaddleOCR's inference squeezes wider images [px]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Recipe:
     def fixed_width(self) -> bool:
         """The network has a position table: it takes images of exactly `image_shape`."""
         return bool(self.architecture["Backbone"]["name"] == "SVTRNet")
+
+    @property
+    def widest(self) -> int:
+        """Width up to which inference reads an image of the trained height unsqueezed [px]."""
+        return self.image_shape[2] if self.fixed_width else max(self.image_shape[2], INFERENCE_WIDTH)
 
     @property
     def fixed_height(self) -> bool:

@@ -1,47 +1,107 @@
 """Evaluation: what the model reads in held-out images, against what their labels say.
 
-Called by the train stage at its evaluation points and by export's parity gate. The truth is the raw label:
-upstream decodes it back from the encoded one, where characters outside the dictionary have vanished, and by
-default ignores spaces; its accuracy is too high.
+Called by the train stage at its evaluation points, on every rank, and by export's parity gate. Images are
+prepared as PaddleOCR's inference does it: the height is the model's, the width follows the image's ratio.
+Upstream's own evaluation squeezes wide ones to the width of training instead; images that this changes are
+read both ways.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+import functools
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-from rapidfuzz.distance import Levenshtein
 
 from rectrain_api.errors import DatasetInvalid
 from rectrain_trainer import upstream
 from rectrain_trainer.config import Recipe
+from rectrain_trainer.figures import Evaluation, Found
+from rectrain_trainer.ranks import ALONE, Ranks, Share
 from rectrain_trainer.samples import Samples, Source
+from rectrain_trainer.scores import tally_of
+from rectrain_trainer.upstream_scores import UpstreamLabels
 
 EVAL_BATCH: Final = 64
+"""Images of the training width that are read at once; fewer of wider ones."""
+WAITING_BYTES: Final = 128 << 20
+"""Of images that wait for others of their width."""
 
 Images = np.ndarray[Any, np.dtype[np.float32]]
 Reading = tuple[str, float]  # text, confidence in [0, 1]
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """Results on the evaluation set, named as status names them."""
+class Prepared(NamedTuple):
+    """One image as a network takes it: 3 x H x W in [-1, 1], padded with 0."""
 
-    accuracy: float
-    """Share of images read exactly."""
-    norm_edit_distance: float
-    """1 - mean normalised edit distance: 1 is perfect."""
-    samples: int
+    deployed: Images
+    """As inference prepares it."""
+    as_trained: Images
+    """Squeezed to the width of training; the very same array where that changes nothing."""
 
 
-def score(truths: Sequence[str], readings: Sequence[Reading]) -> Metrics:
-    """Compare raw labels with readings. Pure."""
-    pairs = [(truth, text) for truth, (text, _) in zip(truths, readings, strict=True)]
-    if not pairs:
-        raise DatasetInvalid("The evaluation set holds no samples.")
-    exact = sum(truth == text for truth, text in pairs)
-    distance = sum(Levenshtein.normalized_distance(truth, text) for truth, text in pairs)
-    return Metrics(exact / len(pairs), 1 - distance / len(pairs), len(pairs))
+class Preparation:
+    """Encoded image -> network input, by upstream's operators. Shared by evaluate, export and predict."""
+
+    def __init__(self, image_shape: Sequence[int], *, padded: bool, widest: int | None = None) -> None:
+        """`widest`: width up to which inference keeps the ratio [px]; left out: that of training."""
+        self._shape = tuple(image_shape)
+        self._padded = padded
+        self._widest = widest or self._shape[2]
+        decode = {"DecodeImage": {"img_mode": "BGR", "channel_first": False}}
+        [self._decode] = upstream.load().create_operators([decode], {})
+        self._resize = functools.cache(self._resize_to)
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Preparation":
+        """As a model of this recipe is trained and deployed."""
+        return cls(recipe.image_shape, padded=recipe.padded, widest=recipe.widest)
+
+    def __call__(self, encoded: bytes) -> Images | None:
+        """As inference prepares it, or None if this is no image."""
+        image = self._decoded(encoded)
+        return None if image is None else self._deployed(image)
+
+    def both(self, encoded: bytes) -> Prepared | None:
+        """As inference prepares it and as training does, or None if this is no image."""
+        image = self._decoded(encoded)
+        if image is None:
+            return None
+        as_trained = self._as_trained(image)
+        return Prepared(as_trained if self._fits(image) else self._deployed(image), as_trained)
+
+    def _deployed(self, image: Any) -> Images:
+        if self._fits(image):
+            return self._as_trained(image)
+        prepared: Images = self._resize(self._width(image), True)({"image": image})["image"]
+        return prepared
+
+    def _as_trained(self, image: Any) -> Images:
+        prepared: Images = self._resize(self._shape[2], self._padded)({"image": image})["image"]
+        return prepared
+
+    def _fits(self, image: Any) -> bool:
+        """Whether inference and training prepare it alike: always, for a network of fixed width."""
+        fixed = self._widest == self._shape[2]
+        return fixed or (self._padded and self._width(image) == self._shape[2])
+
+    def _width(self, image: Any) -> int:
+        """As PaddleOCR's inference computes it (PaddleX's OCRReisizeNormImg)."""
+        _, height, width = self._shape
+        ratio = max(width / height, image.shape[1] / image.shape[0])
+        return min(int(height * ratio), self._widest)
+
+    def _resize_to(self, width: int, padded: bool) -> upstream.Operator:
+        shape = [*self._shape[:2], width]
+        [operator] = upstream.load().create_operators(
+            [{"RecResizeImg": {"image_shape": shape, "padding": padded}}], {}
+        )
+        return operator
+
+    def _decoded(self, encoded: bytes) -> Any:
+        decoded = self._decode({"image": encoded}) if encoded else None
+        return None if decoded is None else decoded["image"]
 
 
 class EvalSet:
@@ -50,7 +110,8 @@ class EvalSet:
     def __init__(self, recipe: Recipe, source: Source) -> None:
         self.source = source
         self.samples: Samples = source.open()
-        self.prepare = Preparation(recipe.image_shape, padded=recipe.padded)
+        self.recipe = recipe
+        self.prepare = Preparation.of(recipe)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -59,45 +120,71 @@ class EvalSet:
         return [self.samples.label(i) for i in range(self._count(limit))]
 
     def batches(self, limit: int | None = None) -> Iterator[Images]:
-        """N x 3 x H x W, in order, of the first `limit` samples."""
-        count = self._count(limit)
-        for start in range(0, count, EVAL_BATCH):
-            stop = min(start + EVAL_BATCH, count)
-            yield np.stack([self._image(i) for i in range(start, stop)])
+        """N x 3 x H x W as deployed, in order, of the first `limit` samples."""
+        return in_batches(self.image(i).deployed for i in range(self._count(limit)))
+
+    def image(self, i: int) -> Prepared:
+        """Image `i`. Raises DatasetInvalid naming the sample if it is no image."""
+        prepared = self.prepare.both(self.samples.image_bytes(i))
+        if prepared is None:
+            raise DatasetInvalid(f"{self.source.name(i)} can't be used: its image can't be decoded.")
+        return prepared
+
+    @functools.cached_property
+    def upstream(self) -> UpstreamLabels:
+        """Its labels as upstream's evaluation sees them."""
+        return UpstreamLabels(self.recipe, self.labels())
 
     def _count(self, limit: int | None) -> int:
         return len(self) if limit is None else min(limit, len(self))
 
-    def _image(self, i: int) -> Images:
-        image = self.prepare(self.samples.image_bytes(i))
-        if image is None:
-            raise DatasetInvalid(f"{self.source.name(i)} can't be used: its image can't be decoded.")
-        return image
+
+def in_batches(images: Iterable[Images]) -> Iterator[Images]:
+    """N x 3 x H x W, in order: images of equal width that follow each other share a batch."""
+    batch: list[Images] = []
+    for image in images:
+        if batch and (image.shape != batch[0].shape or len(batch) == EVAL_BATCH):
+            yield np.stack(batch)
+            batch = []
+        batch.append(image)
+    if batch:
+        yield np.stack(batch)
 
 
-class Preparation:
-    """Encoded image -> network input, by upstream's operators. Shared by evaluate, export and predict."""
+class _Way(NamedTuple):
+    """One image and one way of preparing it."""
 
-    def __init__(self, image_shape: Sequence[int], *, padded: bool) -> None:
-        self.operators = upstream.load().create_operators(
-            [
-                {"DecodeImage": {"img_mode": "BGR", "channel_first": False}},
-                {"RecResizeImg": {"image_shape": list(image_shape), "padding": padded}},
-            ],
-            {},
-        )
+    position: int
+    as_trained: bool
 
-    def __call__(self, encoded: bytes) -> Images | None:
-        """3 x H x W in [-1, 1], or None if this is no image."""
-        if not encoded:
-            return None
-        data: Any = {"image": encoded}
-        for operator in self.operators:
-            data = operator(data)
-            if data is None:
-                return None
-        image: Images = data["image"]
-        return image
+
+def _by_width(
+    images: Iterable[tuple[_Way, Images]], trained_width: int
+) -> Iterator[tuple[list[_Way], Images]]:
+    """Batches of images of equal width each, in any order: none is padded to another's width.
+
+    A batch has the pixels of EVAL_BATCH images of the training width at most, and WAITING_BYTES bounds what
+    waits for others of its width.
+    """
+    waiting: dict[int, list[tuple[_Way, Images]]] = {}
+    size = 0
+
+    def taken(width: int) -> tuple[list[_Way], Images]:
+        nonlocal size
+        ways, batch = zip(*waiting.pop(width), strict=True)
+        size -= sum(image.nbytes for image in batch)
+        return [*ways], np.stack(batch)
+
+    for way, image in images:
+        width = image.shape[2]
+        waiting.setdefault(width, []).append((way, image))
+        size += image.nbytes
+        if len(waiting[width]) >= max(1, EVAL_BATCH * trained_width // width):
+            yield taken(width)
+        elif size > WAITING_BYTES:
+            yield taken(max(waiting, key=lambda w: w * len(waiting[w])))
+    for width in sorted(waiting):
+        yield taken(width)
 
 
 def read(model: Any, decoder: Any, batches: Iterator[Images]) -> list[Reading]:
@@ -117,6 +204,64 @@ def read(model: Any, decoder: Any, batches: Iterator[Images]) -> list[Reading]:
     return readings
 
 
-def evaluate(model: Any, decoder: Any, held_out: EvalSet) -> Metrics:
-    """Accuracy and edit distance of `model` on all held-out samples."""
-    return score(held_out.labels(), read(model, decoder, held_out.batches()))
+def share_statistics(model: Any, ranks: Ranks) -> None:
+    """Every rank takes rank 0's running statistics: each has its own, those of rank 0 are what is saved."""
+    if ranks.alone:
+        return
+    own = {name: tensor for name, tensor in model.state_dict().items() if tensor.stop_gradient}
+    packed = io.BytesIO()
+    np.savez(packed, **{name: tensor.numpy() for name, tensor in own.items()})
+    with np.load(io.BytesIO(ranks.of_first(packed.getvalue())), allow_pickle=False) as shared:
+        for name, tensor in own.items():
+            tensor.set_value(shared[name])
+
+
+def evaluate(model: Any, decoder: Any, held_out: EvalSet, ranks: Ranks | None = None) -> Evaluation:
+    """All figures of `model` on all held-out samples: on rank 0, while the others `take_part`."""
+    ranks = ranks or Ranks()
+    found = find(model, decoder, held_out, ranks.share)
+    for other in ranks.collect():
+        found.merge(Found.of(json.loads(other)))
+    if not found.tally.samples:
+        raise DatasetInvalid("The evaluation set holds no samples.")
+    labels = held_out.upstream
+    return Evaluation.of(found, cut=labels.cut, replaced=labels.replaced)
+
+
+def take_part(model: Any, decoder: Any, held_out: EvalSet, ranks: Ranks) -> None:
+    """Evaluate this rank's share for rank 0."""
+    ranks.hand_in(json.dumps(find(model, decoder, held_out, ranks.share).to_json()).encode())
+
+
+def find(model: Any, decoder: Any, held_out: EvalSet, share: Share = ALONE) -> Found:
+    """What `model` reads in one rank's share: every so many-th sample."""
+    mine = range(share.rank, len(held_out), share.world)
+    order: list[_Way] = []
+
+    def images() -> Iterator[tuple[_Way, Images]]:
+        for i in mine:
+            deployed, as_trained = held_out.image(i)
+            yield _Way(i, False), deployed
+            if as_trained is not deployed:
+                yield _Way(i, True), as_trained
+
+    def batches() -> Iterator[Images]:
+        for ways, batch in _by_width(images(), held_out.recipe.image_shape[2]):
+            order.extend(ways)
+            yield batch
+
+    texts = [text for text, _ in read(model, decoder, batches())]
+    return _found(dict(zip(order, texts, strict=True)), mine, held_out)
+
+
+def _found(texts: dict[_Way, str], mine: Sequence[int], held_out: EvalSet) -> Found:
+    labels = [held_out.samples.label(i) for i in mine]
+    deployed = [texts[_Way(i, False)] for i in mine]
+    as_trained = [texts.get(_Way(i, True), text) for i, text in zip(mine, deployed, strict=True)]
+    found = Found(
+        tally_of(zip(labels, deployed, strict=True)),
+        exact_as_trained=sum(map(str.__eq__, labels, as_trained)),
+        squeezed=sum(way.as_trained for way in texts),
+    )
+    found.upstream.add(held_out.upstream.pairs(mine, as_trained))
+    return found

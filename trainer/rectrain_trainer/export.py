@@ -96,7 +96,7 @@ def card_of(recipe: Recipe, files: Sequence[str]) -> ModelCard:
         characters=list(recipe.characters),
         use_space_char=recipe.use_space_char,
         max_text_length=recipe.max_text_length,
-        max_aspect=recipe.image_shape[2] / recipe.image_shape[1],
+        max_aspect=recipe.widest / recipe.image_shape[1],
         version=version("rectrain"),
         files=list(files),
     )

@@ -5,7 +5,7 @@ position come from rank 0 at the start of each round, gradients are averaged at 
 """
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rectrain_api.plan import RunPlan
 from rectrain_api.report import Stage
@@ -17,6 +17,7 @@ from rectrain_trainer.ranks import Ranks
 from rectrain_trainer.stage import Staged
 
 if TYPE_CHECKING:
+    from rectrain_trainer.evaluate import EvalSet
     from rectrain_trainer.loop import TrainState
 
 RESUMED: Final = "resumed"
@@ -28,20 +29,25 @@ def follow(
     plan: RunPlan, staged: Staged, recipe: Recipe, ranks: Ranks, board: Board, workers: int
 ) -> Outcome:
     """Train to the end of the last epoch. Raises PeerLost, and what training raises."""
+    from rectrain_trainer.evaluate import EvalSet
     from rectrain_trainer.loader import Loader
     from rectrain_trainer.loop import TrainState, train
+    from rectrain_trainer.model import build_decoder
     from rectrain_trainer.snapshot import extend, share_state
-    from rectrain_trainer.train import gate_of, progress_of
+    from rectrain_trainer.train import evaluation_due, progress_of
 
     ranks.open()
     with Loader(recipe, staged.train, workers=workers, share=ranks.share) as loader:
+        held_out = EvalSet(recipe, staged.eval)
+        decoder = build_decoder(recipe.characters, use_space_char=recipe.use_space_char)
+        interval = plan.training.eval_interval
         state = TrainState.new(recipe, len(loader), ranks)
         ranks.gate(RESUMED)
         share_state(state, None)
         board.enter(Stage.TRAINING)
         shown_at = 0.0
-        if _waits(plan, state) and not state.evaluated:
-            ranks.gate(gate_of(state.position))
+        if evaluation_due(interval, state.position, state.total_steps) and not state.evaluated:
+            _evaluate(state, decoder, held_out)
         for step in train(state, loader):
             if time.monotonic() - shown_at >= _SHOW_EVERY_S:
                 shown_at = time.monotonic()
@@ -51,15 +57,19 @@ def follow(
                 board.update(reached_training=True, progress=shown)
             if step.epoch_done and (epochs := ranks.agreed(0)) > state.recipe.epochs:
                 extend(state, epochs)
-            if _waits(plan, state):
-                ranks.gate(gate_of(state.position))
+            if evaluation_due(interval, state.position, state.total_steps):
+                _evaluate(state, decoder, held_out)
     rank, world = ranks.share.rank, ranks.share.world
     return Outcome(Reason.COMPLETED, f"Rank {rank} of {world} has trained its part.")
 
 
-def _waits(plan: RunPlan, state: "TrainState") -> bool:
-    """Whether rank 0 evaluates now, and goes on training afterwards."""
-    from rectrain_trainer.train import evaluation_due
+def _evaluate(state: "TrainState", decoder: Any, held_out: "EvalSet") -> None:
+    """This rank's share; then wait for the others, if training goes on."""
+    from rectrain_trainer.evaluate import share_statistics, take_part
+    from rectrain_trainer.train import gate_of
 
-    position, total = state.position, state.total_steps
-    return position.step < total and evaluation_due(plan.training.eval_interval, position, total)
+    with state.averaged():
+        share_statistics(state.learner.model, state.ranks)
+        take_part(state.learner.model, decoder, held_out, state.ranks)
+    if state.position.step < state.total_steps:
+        state.ranks.gate(gate_of(state.position))

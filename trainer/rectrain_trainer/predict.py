@@ -41,6 +41,11 @@ class ModelCard:
     files: list[str] = field(default_factory=list)
     """All files of the export, inference.onnx among them if there is one."""
 
+    @property
+    def widest(self) -> int:
+        """The same as a width in pixels."""
+        return round(self.max_aspect * self.image_shape[1])
+
 
 class Prediction(NamedTuple):
     path: Path
@@ -86,7 +91,7 @@ class Predictor:
     def __init__(self, model_dir: Path, load: Callable[[Path], Any] | None = None) -> None:
         """`load` gives the network of a folder, as a function of a batch: Paddle's inference engine."""
         self.card = load_card(model_dir)
-        self.prepare = Preparation(self.card.image_shape, padded=self.card.padded)
+        self.prepare = Preparation(self.card.image_shape, padded=self.card.padded, widest=self.card.widest)
         self.decode = build_decoder(self.card.characters, use_space_char=self.card.use_space_char)
         self.forward = (load or load_paddle)(model_dir)
         """N x 3 x H x W -> N x T x classes: the probabilities."""

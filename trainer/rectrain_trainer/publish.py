@@ -15,15 +15,15 @@ from rectrain_api.records import FinalRecord, StoredFile, attempt_prefix
 from rectrain_api.report import Stage
 from rectrain_api.run_log import RunLog
 from rectrain_api.run_state import RunState
-from rectrain_api.status import Metrics, ModelStatus, Reason
+from rectrain_api.status import ModelStatus, Reason
 from rectrain_data.transfer import Store, Upload, sha256_file
 from rectrain_trainer.board import Board
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.copies import REPORT, make_copies
 from rectrain_trainer.curves import Row, evaluations
 from rectrain_trainer.evaluate import EvalSet, evaluate
-from rectrain_trainer.evaluate import Metrics as EvalMetrics
 from rectrain_trainer.export import export
+from rectrain_trainer.figures import Evaluation, quality
 from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.loop import TrainState
 from rectrain_trainer.model import build_decoder, build_model, set_params
@@ -31,7 +31,7 @@ from rectrain_trainer.model_card import write_card
 from rectrain_trainer.place import now
 from rectrain_trainer.resume import DAMAGED, fetch
 from rectrain_trainer.snapshot import capture
-from rectrain_trainer.train import progress_of
+from rectrain_trainer.train import metrics_of, progress_of
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ class Publication:
     folder: Path
     rows: Sequence[Row]
     """Of this attempt's metrics: its first step, and its evaluations."""
+    evaluations: Mapping[int, Evaluation]
+    """What this attempt has found, by step; not of every one."""
     train_samples: int
 
 
@@ -63,7 +65,7 @@ def publish(work: Publication) -> FinalRecord:
     """
     work.board.enter(Stage.EVALUATING, "evaluating the best weights")
     params, step = _best_params(work)
-    metrics = _measured(work, step) or _evaluate(work, params)
+    found = work.evaluations.get(step) or _evaluate(work, params)
     work.board.enter(Stage.EXPORTING)
     exported = export(
         work.recipe,
@@ -74,15 +76,13 @@ def publish(work: Publication) -> FinalRecord:
         onnx=work.plan.export.onnx,
     )
     work.interrupt.check()
-    found: dict[str, Any] = {
-        "accuracy": metrics.accuracy,
-        "normEditDistance": metrics.norm_edit_distance,
-        "samples": metrics.samples,
+    figures = {
+        **found.figures(),
         "step": step,
         "parityImages": exported.parity.images,
         "parityEngines": list(exported.parity.engines),
     }
-    write_card(exported, work.plan, work.recipe, found, work.train_samples)
+    write_card(exported, work.plan, work.recipe, figures, work.train_samples)
     prefix = attempt_prefix(work.run_log.attempt)
     export_prefix = f"{prefix}export"
     files = _upload(work.store, [exported.folder / name for name in exported.names], export_prefix)
@@ -95,9 +95,9 @@ def publish(work: Publication) -> FinalRecord:
         export_prefix=export_prefix,
         export_files=files,
         best=best if best and work.run_log.state.checkpoint_at(best.prefix) else None,
-        metrics=found,
+        metrics=figures,
     )
-    work.store.put_bytes(f"{prefix}{REPORT}", _report(work, final))
+    work.store.put_bytes(f"{prefix}{REPORT}", _report(work, final, found))
     work.interrupt.check()
     work.run_log.append(final)
     make_copies(work.store, work.run_log.state, final)
@@ -117,13 +117,7 @@ def _best_params(work: Publication) -> tuple[Mapping[str, Any], int]:
     return capture(work.state).params, work.state.position.step
 
 
-def _measured(work: Publication, step: int) -> EvalMetrics | None:
-    """What this attempt has measured of these very weights."""
-    row = next((r for r in work.rows if (r["kind"], r["step"]) == ("eval", step)), None)
-    return EvalMetrics(row["accuracy"], row["normEditDistance"], row["samples"]) if row else None
-
-
-def _evaluate(work: Publication, params: Mapping[str, Any]) -> EvalMetrics:
+def _evaluate(work: Publication, params: Mapping[str, Any]) -> Evaluation:
     model = build_model(work.recipe)
     set_params(model, params)
     decoder = build_decoder(work.recipe.characters, use_space_char=work.recipe.use_space_char)
@@ -138,13 +132,15 @@ def _upload(store: Store, files: Sequence[Path], prefix: str) -> list[StoredFile
     return stored
 
 
-def _report(work: Publication, final: FinalRecord) -> bytes:
+def _report(work: Publication, final: FinalRecord, found: Evaluation) -> bytes:
     state = work.run_log.state
     earlier = [start.attempt for start in state.starts if start.attempt != final.attempt]
-    return report_of(work.plan, final, state, evaluations(work.store, earlier, work.rows))
+    return report_of(work.plan, final, state, evaluations(work.store, earlier, work.rows), found)
 
 
-def report_of(plan: RunPlan, final: FinalRecord, state: RunState, curve: Sequence[Row]) -> bytes:
+def report_of(
+    plan: RunPlan, final: FinalRecord, state: RunState, curve: Sequence[Row], found: Evaluation
+) -> bytes:
     """report.json: the run in numbers."""
     content = {
         "run": str(plan.identity),
@@ -154,6 +150,7 @@ def report_of(plan: RunPlan, final: FinalRecord, state: RunState, curve: Sequenc
         "epochs": final.epochs,
         "step": final.step,
         "metrics": final.metrics,
+        "quality": quality(found),
         "best": final.best.to_dict() if final.best else None,
         "attempts": [
             {
@@ -163,9 +160,7 @@ def report_of(plan: RunPlan, final: FinalRecord, state: RunState, curve: Sequenc
             }
             for start in state.starts
         ],
-        "evaluations": [
-            {k: row.get(k) for k in ("step", "epoch", "accuracy", "normEditDistance")} for row in curve
-        ],
+        "evaluations": [{k: row.get(k) for k in ("step", "epoch", *found.figures())} for row in curve],
         "export": final.export_prefix,
     }
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
@@ -179,17 +174,9 @@ def _ended(state: RunState, attempt: int, final: FinalRecord) -> str:
 
 def show_final(board: Board, final: FinalRecord, steps: int) -> None:
     """A finished run on the board."""
-    accuracy = final.metrics.get("accuracy")
-    metrics = (board.metrics or Metrics()).model_copy(
-        update={
-            "accuracy": accuracy,
-            "accuracy_text": f"{accuracy:.1%}" if isinstance(accuracy, float) else None,
-            "norm_edit_distance": final.metrics.get("normEditDistance"),
-        }
-    )
     board.update(
         reached_training=True,
-        metrics=metrics,
+        metrics=metrics_of(board.metrics, final.metrics),
         progress=progress_of(final.epochs, final.epochs, final.step, steps, Stage.FINISHED, None),
         model=ModelStatus(uri=f"{board.place}/export"),
     )

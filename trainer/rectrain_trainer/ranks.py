@@ -4,8 +4,8 @@ Called by the run and the train stage, in the process that trains; the superviso
 environment there. Everything that goes wrong between ranks is PeerLost: gloo says so at once when a peer
 dies, or after 30 s without a word; NCCL may wait for ever, and the supervisor ends that.
 
-Nothing waits for a slow rank within a collective for long: where rank 0 does something alone (an
-evaluation), the others wait at a gate in Paddle's store, which has no time limit.
+Nothing waits for a slow rank within a collective for long: where one rank may take longer than another (an
+evaluation), the others wait at Paddle's store, which has no time limit.
 """
 
 import contextlib
@@ -23,6 +23,8 @@ from rectrain_api.errors import InternalError, PeerLost, RectrainError
 from rectrain_trainer.environment import RANK, WORLD
 
 _GATE_POLL_S: Final = 0.05
+_SHARED: Final = "shared"
+_HANDED_IN: Final = "handed-in"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Ranks:
     def __init__(self, share: Share = ALONE) -> None:
         self.share = share
         self._store: Any = None
+        self._shared = self._collected = 0
+        """How often each was done: the same on every rank."""
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None) -> "Ranks":
@@ -71,7 +75,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Rank 0, which alone evaluates, reports and writes to S3."""
+        """Rank 0, which alone reports and writes to S3."""
         return self.share.rank == 0
 
     def open(self) -> None:
@@ -112,8 +116,45 @@ class Ranks:
             if self.first:
                 self._store.add(name, 1)
                 return
-            while not self._store.add(name, 0):
-                time.sleep(_GATE_POLL_S)
+            self._wait(name, 1)
+
+    def of_first(self, content: bytes) -> bytes:
+        """Rank 0's `content` on every rank, however long the others wait for it."""
+        if self.alone:
+            return content
+        self._shared += 1
+        with _between_ranks("waiting for rank 0"):
+            if self.first:
+                self._store.set(_SHARED, content)
+                self._store.add(f"{_SHARED}-{self._shared}", 1)
+                return content
+            self._wait(f"{_SHARED}-{self._shared}", 1)
+            return bytes(self._store.get(_SHARED))
+
+    def hand_in(self, content: bytes) -> None:
+        """What this rank has for rank 0, which collects it."""
+        self._collected += 1
+        with _between_ranks("handing in what was found"):
+            self._store.set(f"{_HANDED_IN}-of-{self.share.rank}", content)
+            self._store.add(f"{_HANDED_IN}-{self._collected}", 1)
+
+    def collect(self) -> list[bytes]:
+        """What the other ranks have handed in, in their order, however slow one is. On rank 0, alone or not.
+
+        Kept under the same names each time: the store forgets nothing. So the others wait at a gate before
+        they hand in anew. A signal is seen while it waits.
+        """
+        if self.alone:
+            return []
+        self._collected += 1
+        with _between_ranks("waiting for what the others find"):
+            self._wait(f"{_HANDED_IN}-{self._collected}", self.share.world - 1)
+            others = range(1, self.share.world)
+            return [bytes(self._store.get(f"{_HANDED_IN}-of-{rank}")) for rank in others]
+
+    def _wait(self, name: str, count: int) -> None:
+        while self._store.add(name, 0) < count:
+            time.sleep(_GATE_POLL_S)
 
     def same(self, content: dict[str, Any] | None) -> dict[str, Any]:
         """Rank 0's `content` on every rank: JSON values, and numpy arrays at any depth."""

@@ -311,6 +311,7 @@ class Run:
                 self.interrupt,
                 self.work_dir / "out",
                 training.rows,
+                training.evaluations,
                 len(staged.train.open()),
             )
         )

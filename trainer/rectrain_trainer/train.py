@@ -7,7 +7,7 @@ end after SIGTERM happen here, between two steps, where the state is consistent.
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -19,7 +19,8 @@ from rectrain_trainer.board import Board
 from rectrain_trainer.checkpoint import Committer
 from rectrain_trainer.chunks import Chunks
 from rectrain_trainer.copying import Memory
-from rectrain_trainer.evaluate import EvalSet, evaluate
+from rectrain_trainer.evaluate import EvalSet, evaluate, share_statistics
+from rectrain_trainer.figures import Evaluation
 from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.loader import Loader
 from rectrain_trainer.loop import Best, Position, Step, StepLoss, TrainState, train
@@ -50,7 +51,7 @@ def evaluation_due(interval: EvalInterval, position: Position, total: int) -> bo
 
 
 def gate_of(position: Position) -> str:
-    """Where the other ranks wait until rank 0 has evaluated."""
+    """Where the other ranks wait until all have evaluated."""
     return f"evaluated-{position.step}"
 
 
@@ -95,6 +96,9 @@ class Training:
         self._shown_at = 0.0
         self._loss: float | None = None
         self._step: Step | None = None
+        self._gap_told = False
+        self.evaluations: dict[int, Evaluation] = {}
+        """Of this attempt, by step: that of the best weights, and the last."""
         self.rows: list[dict[str, Any]] = []
         """Of this attempt's metrics: its first step, and its evaluations."""
 
@@ -187,8 +191,10 @@ class Training:
         deps.board.enter(Stage.EVALUATING)
         started = time.monotonic()
         try:
-            with state.averaged(), deps.interrupt.immediate():
-                found = evaluate(state.learner.model, deps.decoder, deps.held_out)
+            with state.averaged():
+                share_statistics(state.learner.model, state.ranks)
+                with deps.interrupt.immediate():
+                    found = evaluate(state.learner.model, deps.decoder, deps.held_out, state.ranks)
         except Interrupted:
             return None, False
         state.evaluated = True
@@ -199,26 +205,26 @@ class Training:
             "kind": "eval",
             "step": state.position.step,
             "epoch": epoch,
-            "accuracy": found.accuracy,
-            "normEditDistance": found.norm_edit_distance,
-            "samples": found.samples,
+            **found.figures(),
             "seconds": round(time.monotonic() - started, 3),
         }
         self.rows.append(row)
         deps.chunks.metric(row)
-        log.info("Epoch %d: accuracy %.1f%%%s.", epoch, found.accuracy * 100, " (best)" if best else "")
-        deps.board.update(
-            metrics=(deps.board.metrics or Metrics()).model_copy(
-                update={
-                    "accuracy": found.accuracy,
-                    "accuracy_text": f"{found.accuracy:.1%}",
-                    "norm_edit_distance": found.norm_edit_distance,
-                }
-            )
-        )
+        self._remember(found)
+        log.info("Epoch %d: %s%s.", epoch, found.sentence, " (best)" if best else "")
+        if not self._gap_told and (gap := found.gap()):
+            self._gap_told = True
+            log.info("%s", gap)
+        deps.board.update(metrics=metrics_of(deps.board.metrics, found.figures()))
         deps.board.enter(Stage.TRAINING)
         self._pace.pause()
         return found.accuracy, best
+
+    def _remember(self, found: Evaluation) -> None:
+        """What was found of the best weights, and of these: one of them is published."""
+        best, step = self._state.best, self._state.position.step
+        kept = {s: e for s, e in self.evaluations.items() if best is not None and s == best.step}
+        self.evaluations = kept | {step: found}
 
     def _offer(self, accuracy: float | None, best: bool) -> None:
         self._tell(self._state.look())
@@ -295,6 +301,20 @@ class Training:
             ),
             metrics=metrics.model_copy(update={"loss": self._loss, "learning_rate": step.learning_rate}),
         )
+
+
+def metrics_of(shown: Metrics | None, figures: Mapping[str, Any]) -> Metrics:
+    """What status shows, with an evaluation's figures."""
+    accuracy = figures.get("accuracy")
+    return (shown or Metrics()).model_copy(
+        update={
+            "accuracy": accuracy,
+            "accuracy_text": f"{accuracy:.1%}" if isinstance(accuracy, float) else None,
+            "norm_edit_distance": figures.get("normEditDistance"),
+            "character_error_rate": figures.get("characterErrorRate"),
+            "upstream_acc": figures.get("upstreamAcc"),
+        }
+    )
 
 
 def progress_of(epoch: int, epochs: int, step: int, steps: int, stage: Stage, pace: Pace | None) -> Progress:

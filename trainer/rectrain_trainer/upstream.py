@@ -42,6 +42,7 @@ class Upstream:
     build_model: Callable[[dict[str, Any]], Any]
     build_loss: Callable[[dict[str, Any]], Any]
     build_post_process: Callable[[dict[str, Any], dict[str, Any]], Any]
+    build_metric: Callable[[dict[str, Any]], Any]
     _build_optimizer: Callable[..., tuple[Any, ...]]
     _create_operators: Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any]], list[Operator]]
 
@@ -102,6 +103,7 @@ def load() -> Upstream:
             build_model=importlib.import_module("ppocr.modeling.architectures").build_model,
             build_loss=importlib.import_module("ppocr.losses").build_loss,
             build_post_process=importlib.import_module("ppocr.postprocess").build_post_process,
+            build_metric=importlib.import_module("ppocr.metrics").build_metric,
             _build_optimizer=importlib.import_module("ppocr.optimizer").build_optimizer,
             _create_operators=data.create_operators,
         )

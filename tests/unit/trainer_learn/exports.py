@@ -36,9 +36,8 @@ def wordy(recipe: Recipe, held_out: EvalSet) -> dict[str, Any]:
     features, and a loud head without a preference for blank."""
     rng = np.random.default_rng(1)
     model = build_model(recipe)
-    images = paddle.to_tensor(
-        np.stack([held_out.prepare(held_out.samples.image_bytes(i)) for i in range(32)])
-    )
+    prepared = [held_out.prepare(held_out.samples.image_bytes(i)) for i in range(32)]
+    images = paddle.to_tensor(np.stack([image for image in prepared if image.shape == prepared[0].shape]))
     for layer in model.sublayers():
         if hasattr(layer, "_momentum"):
             layer._momentum = 0.0  # running averages are those of the last batch

@@ -14,7 +14,6 @@ from rectrain_api.errors import DatasetInvalid, InputMissing, InvalidSpec
 from rectrain_trainer import device, upstream
 from rectrain_trainer.check import time_steps
 from rectrain_trainer.config import check_characters, check_sections
-from rectrain_trainer.evaluate import score
 from rectrain_trainer.model import build_learner
 from tests.unit.trainer_learn.recipes import make_recipe
 
@@ -154,11 +153,3 @@ def test_threads_follow_the_cgroup(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     (tmp_path / "cpu/cpu.cfs_quota_us").write_text("400000\n")
     (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
     assert device.usable_cores() == 4
-
-
-def test_accuracy_is_against_the_raw_label() -> None:
-    result = score(["12", "1 2", "x1"], [("12", 0.9), ("12", 0.9), ("1", 0.9)])
-    assert result.accuracy == pytest.approx(1 / 3)
-    assert result.norm_edit_distance == pytest.approx(1 - (0 + 1 / 3 + 1 / 2) / 3)
-    with pytest.raises(DatasetInvalid):
-        score([], [])

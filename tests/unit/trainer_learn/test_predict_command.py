@@ -14,7 +14,7 @@ import pytest
 from tests.unit.trainer_learn.digits import draw
 from tests.unit.trainer_learn.exports import Done
 
-pytestmark = pytest.mark.parametrize("done", ["svtr_nano"], indirect=True)
+one_preset = pytest.mark.parametrize("done", ["svtr_nano"], indirect=True)
 COMMAND = [sys.executable, "-m", "rectrain_trainer", "predict"]
 
 
@@ -34,6 +34,7 @@ def predict(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False)
 
 
+@one_preset
 def test_folders_are_read_and_a_bad_image_costs_no_other(done: Done, images: Path) -> None:
     ended = predict(done.folder, images, images / "a.jpg", "--json")
     assert ended.returncode == 65, ended.stderr
@@ -53,6 +54,7 @@ def test_a_folder_without_images(images: Path, tmp_path: Path) -> None:
     assert f"The folder {tmp_path} holds no images (.png, .jpg, " in ended.stderr
 
 
+@one_preset
 def test_a_reader_that_has_seen_enough(done: Done, tmp_path: Path) -> None:
     for number in range(130):
         (tmp_path / f"{number:03d}.png").write_bytes(draw(str(number), random.Random(number)))
@@ -70,6 +72,7 @@ def test_a_reader_that_has_seen_enough(done: Done, tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
+@one_preset
 def test_ctrl_c_in_the_middle(done: Done, tmp_path: Path) -> None:
     """It waits for an image that doesn't come."""
     os.mkfifo(tmp_path / "image.png")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rectrain_trainer.environment import RANK, WORLD
+from rectrain_trainer.figures import Found
 from rectrain_trainer.meeting import free_port
 from rectrain_trainer.ranks import Ranks, Share, _packed, _unpacked
 
@@ -134,9 +136,59 @@ def test_a_lost_peer_is_an_error_of_ours() -> None:
     second.communicate(timeout=120)
 
 
+EVALUATES = """
+import json, sys
+from pathlib import Path
+from rectrain_trainer.device import configure_device
+from rectrain_trainer.evaluate import EvalSet, evaluate, share_statistics, take_part
+from rectrain_trainer.model import build_decoder, build_model
+from rectrain_trainer.ranks import Ranks
+from tests.unit.trainer_learn.recipes import loose, make_recipe
+from tests.unit.trainer_learn.test_export import wordy
+
+configure_device(0, deterministic=True)
+recipe = make_recipe()
+ranks = Ranks.from_environment()
+model = build_model(recipe)
+model.set_state_dict(wordy(recipe))
+decoder = build_decoder(recipe.characters, use_space_char=False)
+held_out = EvalSet(recipe, loose(Path(sys.argv[1])))
+ranks.open()
+for number, scale in enumerate((1.0, 0.01)):
+    for name, tensor in model.state_dict().items():
+        if "_variance" in name:
+            tensor.set_value(tensor * (scale if ranks.first else 9.0))
+    share_statistics(model, ranks)
+    if ranks.first:
+        print(json.dumps(evaluate(model, decoder, held_out, ranks).found.to_json()), flush=True)
+    else:
+        take_part(model, decoder, held_out, ranks)
+    ranks.gate(f"evaluated-{number}")
+"""
+
+
+def test_ranks_find_together_what_one_finds_alone(digits: Path) -> None:
+    """Though the running statistics of each are its own; once more with other ones, under the same names."""
+    alone = subprocess.run(
+        [sys.executable, "-c", EVALUATES, str(digits)], capture_output=True, text=True, check=True
+    )
+    wanted = [Found.of(json.loads(line)) for line in alone.stdout.splitlines()]
+    first, second = ranks_run(EVALUATES, str(digits))
+    said, errors = first.communicate(timeout=120)
+    assert first.returncode == 0, errors
+    found = [Found.of(json.loads(line)) for line in said.splitlines()]
+    assert found[0].tally.samples == 50
+    assert [f.tally for f in found] == [w.tally for w in wanted]
+    assert found[0].tally != found[1].tally
+    second.communicate(timeout=120)
+    assert second.returncode == 0
+
+
 def test_alone_nothing_is_averaged_or_awaited() -> None:
     ranks = Ranks()
     ranks.open()
     ranks.gate("never opened")
     ranks.average_gradients(None, 1)
+    assert ranks.of_first(b"said") == b"said"
+    assert ranks.collect() == []
     assert ranks.first
