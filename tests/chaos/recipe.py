@@ -56,6 +56,7 @@ class Recipe:
         )
 
 
+SUMS = "SHA256SUMS"
 GRAPH = "inference.json"
 """Its names are numbered by how many models the process has built: a resumed run may build one more."""
 Row = dict[str, Any]
@@ -80,7 +81,7 @@ class Outcome:
     checkpoints: dict[int, set[tuple[str, str]]]
     """The same of every checkpoint ever committed, by step: name and sha256."""
     export: dict[str, str]
-    """sha256 of each file of the exported model but its graph."""
+    """sha256 of each file of the exported model but its graph, and the hashes that hold its own."""
     best: tuple[int, float]
     """Step and accuracy."""
     training: list[Row]
@@ -105,7 +106,7 @@ def outcome_of(place: Place) -> Outcome:
     return Outcome(
         weights=dict(sorted(checkpoints[final.step])),
         checkpoints=checkpoints,
-        export={f.name: f.sha256 for f in final.export_files if f.name != GRAPH},
+        export={f.name: f.sha256 for f in final.export_files if f.name not in (GRAPH, SUMS)},
         best=(final.best.step, final.best.accuracy),
         training=merged(attempts, "train", TRAIN_FIELDS),
         evaluations=merged(attempts, "eval", EVAL_FIELDS),

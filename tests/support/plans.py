@@ -25,6 +25,7 @@ def make_manifest(
         "training": {"epochs": epochs, "batchSize": batch_size, "workers": workers},
         "checkpoint": {"uri": uri, "interval": interval, "resume": resume},
         "replicas": {"gpusPerNode": 0},
+        "export": {"onnx": False},  # it takes seconds
     }
     for section, fields in sections.items():
         spec[section] = spec.get(section, {}) | fields

@@ -5,7 +5,6 @@ The pod's command is `rectrain-trainer run --plan /etc/rectrain/plan/run.json`. 
 needs Paddle is imported by the child, or when it is used.
 """
 
-import json
 import logging
 import shutil
 import sys
@@ -15,10 +14,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from rectrain_api.errors import DatasetInvalid, RectrainError, UsageError
+from rectrain_api.errors import UsageError
 from rectrain_api.exit_codes import EX_USAGE, outcome_of
 from rectrain_api.plan import RunPlan
 from rectrain_api.report import TerminationResult
+from rectrain_data.interrupts import Interrupts
 from rectrain_trainer import checkpoints
 from rectrain_trainer.child import read_plan
 from rectrain_trainer.complaint import complain, meant
@@ -180,49 +180,30 @@ def _supervise(
 @app.command()
 def predict(
     model: Annotated[str, typer.Argument(help="Folder of an exported model, local or s3://….")],
-    images: Annotated[list[Path], typer.Argument(help="Images of one line of text each.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Images of one line of text each; folders, with all images below.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Read images with an exported model."""
-    unblock_signals()
+    """Read images with an exported model, printed as they are read. Exit 65 if some can't be read."""
     set_up_logging(debug=debug)
+    interrupts = Interrupts()
+    interrupts.install()
+    unblock_signals()
     try:
-        _predict(model, images, as_json)
+        from rectrain_trainer import predict_command
+
+        predict_command.run(model, images, as_json=as_json)
+    except KeyboardInterrupt:
+        log.error("Interrupted.")
+        raise typer.Exit(interrupts.status) from None
+    except BrokenPipeError:
+        raise
     except Exception as e:
         error = meant(e)
         complain(error, debug)
         raise typer.Exit(outcome_of(error).exit_code) from None
-
-
-def _predict(model: str, images: list[Path], as_json: bool) -> None:
-    from rectrain_trainer.device import configure_device
-
-    configure_device(0)
-    from rectrain_trainer.predict import predict as read_images
-
-    with tempfile.TemporaryDirectory(prefix="rectrain-model-") as temporary:
-        folder = Path(model)
-        if model.startswith("s3://"):
-            from rectrain_trainer.fetch_model import fetch_model
-
-            folder = fetch_model(model, Path(temporary))
-        try:
-            found = read_images(folder, images)
-        except (RectrainError, OSError):
-            raise
-        except Exception as e:  # whatever Paddle and NumPy say of files that don't fit together
-            said = f"{type(e).__name__}: {' '.join(str(e).split())}"
-            raise DatasetInvalid(
-                f"The model in {model} can't be used ({said}): it was damaged or changed; fetch it or export "
-                "it again."
-            ) from e
-    if as_json:
-        rows = [{"image": str(p.path), "text": p.text, "confidence": float(p.confidence)} for p in found]
-        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
-        return
-    for prediction in found:
-        typer.echo(f"{prediction.path}\t{prediction.text}\t{prediction.confidence:.3f}")
 
 
 def main() -> None:

@@ -2,31 +2,36 @@
 
 Called by the export stage. Three files are Paddle's (inference.json,
 inference.pdiparams) and PaddleOCR's (inference.yml, written so that PyPI paddleocr's
-`TextRecognition(model_name=MASQUERADE, model_dir=...)` loads it); rectrain.json is ours, for `predict`.
+`TextRecognition(model_name=MASQUERADE, model_dir=...)` loads it); rectrain.json is ours, for `predict`;
+inference.onnx is for everything else. `model_card` adds the files for people.
 
 A network of fixed width gets a squeeze in front: PaddleOCR widens its input to the image's own ratio, and a
 position table of another length would end in a broadcast error.
 """
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from rectrain_api.errors import ExportMismatch
 from rectrain_trainer.config import Recipe
-from rectrain_trainer.evaluate import EvalSet, read
+from rectrain_trainer.consumer import MASQUERADE
+from rectrain_trainer.evaluate import EvalSet
 from rectrain_trainer.interrupt import Interrupt
-from rectrain_trainer.model import build_decoder, build_model, set_params
-from rectrain_trainer.predict import CARD, ModelCard, Predictor
+from rectrain_trainer.model import build_model, set_params
+from rectrain_trainer.onnx_export import ONNX, convert
+from rectrain_trainer.parity import Parity, Trained, check_parity
+from rectrain_trainer.predict import CARD, ModelCard
 
-MASQUERADE: Final = "en_PP-OCRv5_mobile_rec"
-"""PaddleX only loads models under names that it knows."""
-PARITY_SAMPLES: Final = 512
 FILES: Final = ("inference.json", "inference.pdiparams", "inference.yml", CARD)
+"""Of every export."""
+README: Final = "README.md"
+SUMS: Final = "SHA256SUMS"
 
 
 @dataclass(frozen=True)
@@ -34,50 +39,56 @@ class Exported:
     """What an export left behind."""
 
     folder: Path
-    files: tuple[Path, ...]
-    compared: int
-    """Images that both read, equally."""
+    names: tuple[str, ...]
+    """All files that it is to have: those for people are written by `model_card`."""
+    parity: Parity
 
 
 def export(
-    recipe: Recipe, params: Mapping[str, Any], folder: Path, held_out: EvalSet, interrupt: Interrupt
+    recipe: Recipe,
+    params: Mapping[str, Any],
+    folder: Path,
+    held_out: EvalSet,
+    interrupt: Interrupt,
+    *,
+    onnx: bool = False,
 ) -> Exported:
-    """Write the inference model of `params` into `folder` and compare both on held-out images.
+    """Write the inference model of `params` into `folder` and compare what reads it on held-out images.
 
-    Raises ExportMismatch naming the first image that they read differently, Interrupted.
+    Raises ExportMismatch naming the first image that is read differently, Interrupted.
     """
-    model = build_model(recipe)
-    set_params(model, params)
-    model.eval()
+    names = (*FILES, *([ONNX] if onnx else []), README, SUMS)
     folder.mkdir(parents=True, exist_ok=True)
-    with interrupt.deferred():  # an exception within Paddle's tracer ends in a segmentation fault
-        _save_network(model, recipe, folder)
-    interrupt.check()
-    (folder / "inference.yml").write_text(inference_yml(recipe), encoding="utf-8")
-    (folder / CARD).write_text(
-        json.dumps(asdict(card_of(recipe)), ensure_ascii=False, indent=2) + "\n", "utf-8"
-    )
-    compared = check_parity(model, recipe, folder, held_out)
-    return Exported(folder, tuple(folder / name for name in FILES), compared)
+    with _on_the_cpu():
+        model = build_model(recipe)
+        set_params(model, params)
+        model.eval()
+        with interrupt.deferred():  # an exception within Paddle's tracer ends in a segmentation fault
+            _save_network(model, recipe, folder)
+        interrupt.check()
+        (folder / "inference.yml").write_text(inference_yml(recipe), encoding="utf-8")
+        card = asdict(card_of(recipe, names))
+        (folder / CARD).write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", "utf-8")
+        (folder / ONNX).unlink(missing_ok=True)  # of an attempt that was killed here
+        if onnx:
+            convert(folder)
+        return Exported(folder, names, check_parity(Trained.of(model, recipe), folder, held_out))
 
 
-def check_parity(model: Any, recipe: Recipe, folder: Path, held_out: EvalSet) -> int:
-    """Both read the same texts in the same images, or ExportMismatch. Returns the number of images."""
-    decoder = build_decoder(recipe.characters, use_space_char=recipe.use_space_char)
-    trained = read(model, decoder, held_out.batches(PARITY_SAMPLES))
-    exported = Predictor(folder).read(held_out.batches(PARITY_SAMPLES))
-    differing = [i for i, (a, b) in enumerate(zip(trained, exported, strict=True)) if a[0] != b[0]]
-    if differing:
-        i = differing[0]
-        raise ExportMismatch(
-            f"The exported model reads {len(differing)} of {len(trained)} images differently, first "
-            f"{held_out.source.name(i)}: {exported[i][0]!r}, in training {trained[i][0]!r}. "
-            "The checkpoints are kept; export again with another version of PaddlePaddle."
-        )
-    return len(trained)
+@contextlib.contextmanager
+def _on_the_cpu() -> Iterator[None]:
+    """Where all engines can be compared: a GPU rounds otherwise."""
+    import paddle
+
+    before = paddle.device.get_device()
+    paddle.device.set_device("cpu")
+    try:
+        yield
+    finally:
+        paddle.device.set_device(before)
 
 
-def card_of(recipe: Recipe) -> ModelCard:
+def card_of(recipe: Recipe, files: Sequence[str]) -> ModelCard:
     return ModelCard(
         preset=recipe.preset,
         image_shape=list(recipe.image_shape),
@@ -86,6 +97,8 @@ def card_of(recipe: Recipe) -> ModelCard:
         use_space_char=recipe.use_space_char,
         max_text_length=recipe.max_text_length,
         max_aspect=recipe.widest / recipe.image_shape[1],
+        version=version("rectrain"),
+        files=list(files),
     )
 
 

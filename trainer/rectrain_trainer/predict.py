@@ -4,19 +4,24 @@ Called by `rectrain-trainer predict`, by export's parity gate and by the demo. N
 training state: rectrain.json in the folder says how images are prepared and what the classes mean.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
-from rectrain_api.errors import DatasetInvalid, InputMissing
-from rectrain_trainer.evaluate import Images, Preparation, Reading, in_batches
+from rectrain_api.errors import DatasetInvalid, InputMissing, RectrainError
+from rectrain_trainer.evaluate import EVAL_BATCH, Images, Preparation, Reading
 from rectrain_trainer.model import build_decoder
 
 CARD: Final = "rectrain.json"
+NEEDED: Final = ("inference.json", "inference.pdiparams", CARD)
+"""Files of an export that reading takes."""
+ENDINGS: Final = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+"""Of images, in folders."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,10 @@ class ModelCard:
     max_text_length: int
     max_aspect: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """Width / height up to which images are read without being squeezed."""
+    version: str = ""
+    """Of RecTrain, which exported it; empty in older exports."""
+    files: list[str] = field(default_factory=list)
+    """All files of the export, inference.onnx among them if there is one."""
 
     @property
     def widest(self) -> int:
@@ -44,48 +53,79 @@ class Prediction(NamedTuple):
     confidence: float
 
 
-def predict(model_dir: Path, images: Sequence[Path]) -> list[Prediction]:
-    """What the exported model in `model_dir` reads in each image, in order."""
-    predictor = Predictor(model_dir)
-    readings = predictor.read(predictor.prepared(images))
-    return [Prediction(path, *reading) for path, reading in zip(images, readings, strict=True)]
+class Unread(NamedTuple):
+    """An image that can't be read."""
+
+    path: Path
+    problem: RectrainError
+
+
+def image_files(named: Sequence[Path]) -> list[Path]:
+    """Files as they are named, and of folders all images in them and below, sorted.
+
+    Raises InputMissing for a folder without any.
+    """
+    found: list[Path] = []
+    for path in named:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+        if not inside:
+            raise InputMissing(f"The folder {path} holds no images ({', '.join(ENDINGS)}).")
+        found += inside
+    return found
+
+
+def of_same_shape(images: Sequence[Images]) -> list[list[int]]:
+    """Positions of images that fit into one batch, in order of their first. Pure."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, image in enumerate(images):
+        groups.setdefault(image.shape, []).append(i)
+    return list(groups.values())
 
 
 class Predictor:
     """An exported model, loaded."""
 
-    def __init__(self, model_dir: Path) -> None:
+    def __init__(self, model_dir: Path, load: Callable[[Path], Any] | None = None) -> None:
+        """`load` gives the network of a folder, as a function of a batch: Paddle's inference engine."""
         self.card = load_card(model_dir)
-        self._prepare = Preparation(self.card.image_shape, padded=self.card.padded, widest=self.card.widest)
-        self._decode = build_decoder(self.card.characters, use_space_char=self.card.use_space_char)
-        self._network = _load_network(model_dir)
+        self.prepare = Preparation(self.card.image_shape, padded=self.card.padded, widest=self.card.widest)
+        self.decode = build_decoder(self.card.characters, use_space_char=self.card.use_space_char)
+        self.forward = (load or load_paddle)(model_dir)
+        """N x 3 x H x W -> N x T x classes: the probabilities."""
 
-    def prepared(self, images: Iterable[Path]) -> Iterator[Images]:
-        """Image files as batches for `read`."""
-        return in_batches(self._prepared(path) for path in images)
+    def predict(self, images: Iterable[Path]) -> Iterator[Prediction | Unread]:
+        """What it reads in each image file, in order; as they are done, a batch or so at a time."""
+        for paths in _chunks(images, EVAL_BATCH):
+            opened = [self._opened(path) for path in paths]
+            readings = iter(self.read([image for image in opened if not isinstance(image, Unread)]))
+            for path, image in zip(paths, opened, strict=True):
+                yield image if isinstance(image, Unread) else Prediction(path, *next(readings))
 
-    def read(self, batches: Iterable[Images]) -> list[Reading]:
-        """(text, confidence) of each image, in order."""
-        readings: list[Reading] = []
-        for images in batches:
-            readings += self._decode(self._forward(images))
-        return readings
+    def read(self, images: Sequence[Images]) -> list[Reading]:
+        """(text, confidence) of each prepared image (3 x H x W), in order."""
+        readings: dict[int, Reading] = {}
+        for group in of_same_shape(images):
+            outputs = self.forward(np.stack([images[i] for i in group]))
+            readings |= dict(zip(group, self.decode(outputs), strict=True))
+        return [readings[i] for i in range(len(images))]
 
-    def _forward(self, images: Images) -> Any:
-        """N x T x classes: the probabilities."""
-        given = self._network.get_input_handle(self._network.get_input_names()[0])
-        given.copy_from_cpu(np.ascontiguousarray(images))
-        self._network.run()
-        return self._network.get_output_handle(self._network.get_output_names()[0]).copy_to_cpu()
-
-    def _prepared(self, path: Path) -> Images:
+    def _opened(self, path: Path) -> Images | Unread:
         try:
-            image = self._prepare(path.read_bytes())
+            image = self.prepare(path.read_bytes())
         except OSError as failed:
-            raise InputMissing(f"{path} can't be read: {failed.strerror}.") from failed
+            return Unread(path, InputMissing(f"{path} can't be read: {failed.strerror}."))
         if image is None:
-            raise DatasetInvalid(f"{path} is no image that can be decoded.")
+            return Unread(path, DatasetInvalid(f"{path} is no image that can be decoded."))
         return image
+
+
+def _chunks(paths: Iterable[Path], size: int) -> Iterator[list[Path]]:
+    waiting = iter(paths)
+    while chunk := list(itertools.islice(waiting, size)):
+        yield chunk
 
 
 def load_card(model_dir: Path) -> ModelCard:
@@ -105,13 +145,21 @@ def load_card(model_dir: Path) -> ModelCard:
         ) from failed
 
 
-def _load_network(model_dir: Path) -> Any:
+def load_paddle(model_dir: Path) -> Any:
+    """The network of a folder, by Paddle's inference engine on the CPU."""
     from paddle import inference
 
-    for name in ("inference.json", "inference.pdiparams"):
+    for name in NEEDED:
         if not (model_dir / name).is_file():
             raise InputMissing(f"{model_dir} holds no {name}: the export is incomplete.")
     config = inference.Config(str(model_dir / "inference.json"), str(model_dir / "inference.pdiparams"))
     config.disable_glog_info()
     network: Any = inference.create_predictor(config)
-    return network
+
+    def forward(images: Images) -> Any:
+        given = network.get_input_handle(network.get_input_names()[0])
+        given.copy_from_cpu(np.ascontiguousarray(images))
+        network.run()
+        return network.get_output_handle(network.get_output_names()[0]).copy_to_cpu()
+
+    return forward

@@ -27,6 +27,7 @@ from rectrain_trainer.figures import Evaluation, quality
 from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.loop import TrainState
 from rectrain_trainer.model import build_decoder, build_model, set_params
+from rectrain_trainer.model_card import write_card
 from rectrain_trainer.place import now
 from rectrain_trainer.resume import DAMAGED, fetch
 from rectrain_trainer.snapshot import capture
@@ -54,6 +55,7 @@ class Publication:
     """What this attempt has found, by step; not of every one."""
     checks: Mapping[str, Any]
     """What the checks before training found."""
+    train_samples: int
 
 
 def publish(work: Publication) -> FinalRecord:
@@ -67,11 +69,25 @@ def publish(work: Publication) -> FinalRecord:
     params, step = _best_params(work)
     found = work.evaluations.get(step) or _evaluate(work, params)
     work.board.enter(Stage.EXPORTING)
-    exported = export(work.recipe, params, work.folder / "export", work.held_out, work.interrupt)
+    exported = export(
+        work.recipe,
+        params,
+        work.folder / "export",
+        work.held_out,
+        work.interrupt,
+        onnx=work.plan.export.onnx,
+    )
     work.interrupt.check()
+    figures = {
+        **found.figures(),
+        "step": step,
+        "parityImages": exported.parity.images,
+        "parityEngines": list(exported.parity.engines),
+    }
+    write_card(exported, work.plan, work.recipe, figures, work.train_samples)
     prefix = attempt_prefix(work.run_log.attempt)
     export_prefix = f"{prefix}export"
-    files = _upload(work.store, exported.files, export_prefix)
+    files = _upload(work.store, [exported.folder / name for name in exported.names], export_prefix)
     best = work.run_log.state.best
     final = FinalRecord(
         attempt=work.run_log.attempt,
@@ -82,7 +98,7 @@ def publish(work: Publication) -> FinalRecord:
         export_files=files,
         stopped_early=_stopped_early(work),
         best=best if best and work.run_log.state.checkpoint_at(best.prefix) else None,
-        metrics={**found.figures(), "step": step, "parityImages": exported.compared},
+        metrics=figures,
     )
     work.store.put_bytes(f"{prefix}{REPORT}", _report(work, final, found))
     work.interrupt.check()
@@ -118,7 +134,7 @@ def _evaluate(work: Publication, params: Mapping[str, Any]) -> Evaluation:
     return evaluate(model, decoder, work.held_out)
 
 
-def _upload(store: Store, files: tuple[Path, ...], prefix: str) -> list[StoredFile]:
+def _upload(store: Store, files: Sequence[Path], prefix: str) -> list[StoredFile]:
     stored = [StoredFile(name=p.name, size=p.stat().st_size, sha256=sha256_file(p)) for p in files]
     store.upload_all(
         [Upload(p, f"{prefix}/{s.name}", s.sha256) for p, s in zip(files, stored, strict=True)], limit=4

@@ -314,6 +314,7 @@ class Run:
                 segments.rows,
                 segments.evaluations,
                 self._checks,
+                len(staged.train.open()),
             )
         )
         model = f"{self._store.uri}/export"

@@ -41,7 +41,9 @@ def test_a_run_from_the_manifest_to_the_exported_model(
     trainer: Trainer, place: Place, manifest: Manifest, samples: list[tuple[str, bytes]], tmp_path: Path
 ) -> None:
     with tempfile.TemporaryDirectory() as temporary:  # short: names of sockets go below
-        ended = trainer.run(manifest(epochs=2, interval=2, workers=1), TMPDIR=temporary)
+        ended = trainer.run(
+            manifest(epochs=2, interval=2, workers=1, export={"onnx": True}), TMPDIR=temporary
+        )
         assert list(Path(temporary).iterdir()) == []
     assert ended.code == 0, ended.errors
     assert ended.result["reason"] == "Completed"
@@ -59,6 +61,10 @@ def test_a_run_from_the_manifest_to_the_exported_model(
     keys = {o.key: o.size for o in place.store.list_objects()}
     for file in final.export_files:
         assert keys[f"{final.export_prefix}/{file.name}"] == keys[f"export/{file.name}"] == file.size
+    assert {"inference.onnx", "README.md", "SHA256SUMS"} <= {f.name for f in final.export_files}
+    assert final.metrics["parityEngines"] == ["Paddle inference", "onnxruntime"]
+    assert "Export: Of 16 held-out images (" in ended.errors
+    assert "(16 images, outputs within" in place.store.get_bytes("export/README.md").decode()
     assert {"best/model.pdparams", "report/report.json", "attempts/0001/log/000001.txt"} <= keys.keys()
     rows = place.metrics(1)
     assert rows[0]["step"] == 1

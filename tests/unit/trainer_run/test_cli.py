@@ -54,12 +54,12 @@ def test_a_file_is_no_model(manifest: str) -> None:
 def test_a_model_whose_files_do_not_fit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from rectrain_trainer import predict
+    from rectrain_trainer import predict_command
 
-    def read(*_: object) -> None:
+    def load(*_: object) -> None:
         raise ValueError("(InvalidArgument) Invalid\n model file.")
 
-    monkeypatch.setattr(predict, "predict", read)
+    monkeypatch.setattr(predict_command, "Predictor", load)
     monkeypatch.setattr(sys, "argv", ["rectrain-trainer", "predict", "model", "a.png"])
     with pytest.raises(SystemExit) as end:
         cli.main()
