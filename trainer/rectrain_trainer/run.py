@@ -1,7 +1,7 @@
 """One attempt, stage by stage. Raises what went wrong; the child turns that into an ending.
 
-    look at the run's place → stage → check → meet the other ranks → take the attempt → resume → train
-    → publish
+    look at the run's place → stage → check, try a step → meet the other ranks → take the attempt → resume
+    → train → publish
 
 Called by the child alone. The place is looked at first (whose is it, is it done, can it be written), since
 that costs nothing; the attempt's number is taken after the checks, since an attempt that never could
@@ -49,7 +49,9 @@ from rectrain_trainer.place import (
 )
 from rectrain_trainer.pretrained import first_weights
 from rectrain_trainer.ranks import Ranks
+from rectrain_trainer.smoke import smoke_test
 from rectrain_trainer.stage import Staged, stage
+from rectrain_trainer.trial import Trial
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +89,10 @@ class Run:
         self._options = options_of(self.plan)
         log.info("%s.", self._options.describe())
         if not self.ranks.first:
-            self._configure_device()
-            return follow(self.plan, *self._staged(), self.ranks, self.board, self._workers())
+            with Trial(self.plan, self.board, wanted=True) as trial:
+                self._configure_device()
+                staged, recipe = self._staged(trial)
+            return follow(self.plan, staged, recipe, self.ranks, self.board, self._workers())
         self._store = self._open(self.plan.checkpoint.uri)
         self._log_place = self._open(self.plan.checkpoint.uri)
         run_log = RunLog(log_store(self._log_place, self.plan), self._store.uri)
@@ -100,12 +104,17 @@ class Run:
         if until == "looked":
             return Outcome(Reason.CHECKED, WAITING)
         self.interrupt.check()  # between stages, for a signal whose exception got lost in a library
-        self._prepare()
-        staged, recipe = self._staged()
+        untried = until == "checked" or not state.checkpointed_attempts
+        with Trial(self.plan, self.board, wanted=untried) as trial:
+            self._prepare()
+            staged, recipe = self._staged(trial)
         self._first = first_weights(
             self.plan, recipe, state, self._open, self.work_dir / "pretrained", self.board
         )
         self.interrupt.check()
+        if self.plan.training.smoke_test and untried:
+            smoke_test(self.plan, recipe, staged.train, self._first, self.board)
+            self.interrupt.check()
         if until == "checked":
             return Outcome(
                 Reason.CHECKED, f"{self.plan.identity} can be trained: data, model and S3 are fine."
@@ -117,12 +126,15 @@ class Run:
         self._take_attempt(run_log)
         return self._train(run_log, recipe, staged)
 
-    def _staged(self) -> tuple[Staged, Recipe]:
-        """The data, here and checked."""
+    def _staged(self, trial: Trial) -> tuple[Staged, Recipe]:
+        """The data, here and checked, and a step tried."""
         self.interrupt.check()
         staged = stage(self.plan, self._open, self.work_dir / "data", self.board, self.pod.cache_dir)
         self.interrupt.check()
+        trial.begin(staged)
         recipe = check_data(self.plan, staged, self.board)
+        self.interrupt.check()
+        trial.conclude()
         self.interrupt.check()
         return staged, recipe
 
