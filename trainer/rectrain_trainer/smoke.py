@@ -50,7 +50,7 @@ class Learnt:
 
     def __str__(self) -> str:
         losses = f"loss {self.first_loss:.3g} to {self.last_loss:.3g}"
-        return f"{self.share:.0%} after {self.step} steps, {losses}"
+        return f"{self.share:.0%} of {self.images} images after {self.step} steps, {losses}"
 
 
 def smoke_test(
@@ -60,13 +60,18 @@ def smoke_test(
 
     Raises DatasetInvalid if it can't and validation is strict.
     """
-    log.info("Smoke test: %d images by heart, expected by step %d.", IMAGES, EXPECTED_BY)
+    log.info("Smoke test: learning %d images by heart, expected by step %d.", IMAGES, EXPECTED_BY)
     board.say("smoke test: learning a few images by heart")
     with Apart(plan.gpus, deterministic=plan.training.deterministic) as apart:
         apart.start()
         apart.ask(ByHeart(recipe, source, weights))
         learnt = Learnt(**apart.answer().result())
     board.say("")
+    judge(learnt, plan)
+
+
+def judge(learnt: Learnt, plan: RunPlan) -> None:
+    """Say how it went. Raises DatasetInvalid for a failure, if validation is strict."""
     if learnt.enough:
         log.info(
             "Smoke test: %d images by heart after %d steps (expected by step %d).",

@@ -129,6 +129,7 @@ class Trial:
         self._most = -(-count // self._plan.nodes)
         if not self._plan.gpus:
             self._room = memory.room()
+            log.debug("There are %s left to try a training step in.", human(self._room.left))
         self._apart.ask(self._step(training.batch_size))
 
     def conclude(self) -> None:
