@@ -8,16 +8,14 @@ flight recorder.
 
 import argparse
 import contextlib
-import ctypes
 import logging
 import os
 import shutil
-import signal
 import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn, get_args
+from typing import TYPE_CHECKING, NoReturn, get_args
 
 from pydantic import ValidationError
 
@@ -35,6 +33,7 @@ from rectrain_api.report import Stage
 from rectrain_trainer.board import Board
 from rectrain_trainer.chunks import ChunkHandler, Chunks
 from rectrain_trainer.console import PLAIN, Narrator, set_up_logging
+from rectrain_trainer.die_with import die_with
 from rectrain_trainer.environment import PodEnvironment
 from rectrain_trainer.flight import FlightRecorder
 from rectrain_trainer.interrupt import Interrupt
@@ -49,13 +48,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rectrain_trainer.child")  # not __main__, as which this module runs
 
-_PR_SET_PDEATHSIG: Final = 1
-
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run one attempt and leave, without the interpreter's own end (Paddle's may crash or hang)."""
     arguments = _parse(argv)
-    _die_with(os.getppid())
+    die_with(os.getppid())
     warnings.filterwarnings("ignore", category=UserWarning, module="paddle")
     console = set_up_logging(debug=arguments.debug)
     plan = read_plan(arguments.plan)
@@ -171,13 +168,6 @@ def read_plan(path: Path) -> RunPlan:
             f"The run plan {path} can't be used ({where}: {first['msg']}): operator and trainer image must "
             "be of the same version."
         ) from e
-
-
-def _die_with(parent: int) -> None:
-    """When the supervisor is killed, so are we: nobody would see how we end."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(outcome_of(RuntimeError()).exit_code)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

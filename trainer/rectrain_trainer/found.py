@@ -42,6 +42,10 @@ class Found:
     multi_scale: bool
     """Whether upstream would deal out samples by its MultiScaleSampler."""
 
+    def also(self, finding: Finding) -> "Found":
+        """With a finding of what came later."""
+        return dataclasses.replace(self, findings=[*self.findings, finding])
+
     def sentence(self) -> str:
         """What was looked at, and what is left out."""
         if self.validation == "Off":

@@ -1,7 +1,7 @@
 """One attempt, stage by stage. Raises what went wrong; the child turns that into an ending.
 
-    look at the run's place → stage → check → meet the other ranks → take the attempt → resume → train
-    → publish
+    look at the run's place → stage → check, try a step → meet the other ranks → take the attempt → resume
+    → train → publish
 
 Called by the child alone. The place is looked at first (whose is it, is it done, can it be written), since
 that costs nothing; the attempt's number is taken after the checks, since an attempt that never could
@@ -50,8 +50,10 @@ from rectrain_trainer.place import (
 )
 from rectrain_trainer.pretrained import first_weights
 from rectrain_trainer.ranks import Ranks
-from rectrain_trainer.stage import Staged, stage
+from rectrain_trainer.smoke import smoke_test
+from rectrain_trainer.stage import stage
 from rectrain_trainer.surroundings import log_surroundings
+from rectrain_trainer.trial import Trial
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +76,6 @@ class Run:
     ranks: Ranks = field(default_factory=Ranks)
     show: Callable[[Found], None] | None = None
     """Told what the checks found, before anything of it is refused."""
-    _checks: dict[str, Any] = field(default_factory=dict)
-    """What they found, for the report."""
     _committer: Committer | None = None
     _run_log: RunLog | None = None
     _first: dict[str, Any] | None = None
@@ -93,8 +93,10 @@ class Run:
         self._options = options_of(self.plan)
         log.info("%s.", self._options.describe())
         if not self.ranks.first:
-            self._configure_device()
-            return follow(self.plan, *self._staged(), self.ranks, self.board, self._workers())
+            with Trial(self.plan, self.board, wanted=True) as trial:
+                self._configure_device()
+                found = self._checked(trial)
+            return follow(self.plan, found.staged, found.recipe, self.ranks, self.board, self._workers())
         self._store = self._open(self.plan.checkpoint.uri)
         self._log_place = self._open(self.plan.checkpoint.uri)
         run_log = RunLog(log_store(self._log_place, self.plan), self._store.uri)
@@ -106,12 +108,19 @@ class Run:
         if until == "looked":
             return Outcome(Reason.CHECKED, WAITING)
         self.interrupt.check()  # between stages, for a signal whose exception got lost in a library
-        self._prepare()
-        staged, recipe = self._staged()
+        untried = until == "checked" or not state.checkpointed_attempts
+        with Trial(self.plan, self.board, wanted=untried) as trial:
+            self._prepare()
+            found = self._checked(trial)
         self._first = first_weights(
-            self.plan, recipe, state, self._open, self.work_dir / "pretrained", self.board
+            self.plan, found.recipe, state, self._open, self.work_dir / "pretrained", self.board
         )
         self.interrupt.check()
+        if self.plan.training.smoke_test and untried:
+            failed = smoke_test(self.plan, found.recipe, found.staged.train, self._first, self.board)
+            found = found.also(failed) if failed else found
+            self.board.update(data=found.status())
+            self.interrupt.check()
         if until == "checked":
             return Outcome(
                 Reason.CHECKED, f"{self.plan.identity} can be trained: data, model and S3 are fine."
@@ -121,17 +130,19 @@ class Run:
             self.ranks.open()
             self.board.say("")
         self._take_attempt(run_log)
-        return self._train(run_log, recipe, staged)
+        return self._train(run_log, found)
 
-    def _staged(self) -> tuple[Staged, Recipe]:
-        """The data, here and checked."""
+    def _checked(self, trial: Trial) -> Found:
+        """The data, here and checked, and a step tried."""
         self.interrupt.check()
         staged = stage(self.plan, self._open, self.work_dir / "data", self.board, self.pod.cache_dir)
         self.interrupt.check()
+        trial.begin(staged)
         found = check_data(self.plan, staged, self.board, self.show)
-        self._checks = found.to_dict()
         self.interrupt.check()
-        return found.staged, found.recipe
+        trial.conclude()
+        self.interrupt.check()
+        return found
 
     def end(self, reason: str) -> None:
         """Say in the log how the attempt ended, if it may still be said. Never raises."""
@@ -273,12 +284,13 @@ class Run:
         self.chunks.start(quick, attempt)
         log.info("Attempt %d of %s at %s.", attempt, self.plan.identity, self._store.uri)
 
-    def _train(self, run_log: RunLog, recipe: Recipe, staged: Staged) -> Outcome:
+    def _train(self, run_log: RunLog, found: Found) -> Outcome:
         from rectrain_trainer.evaluate import EvalSet
         from rectrain_trainer.loader import Loader
         from rectrain_trainer.publish import Publication, publish
         from rectrain_trainer.segments import Segments
 
+        recipe, staged = found.recipe, found.staged
         with Loader(recipe, staged.train, workers=self._workers(), share=self.ranks.share) as loader:
             held_out = EvalSet(recipe, staged.eval)
             segments = Segments(
@@ -313,7 +325,7 @@ class Run:
                 self.work_dir / "out",
                 segments.rows,
                 segments.evaluations,
-                self._checks,
+                found.to_dict(),
                 len(staged.train.open()),
             )
         )

@@ -39,8 +39,8 @@ CHILD = """
 import os, signal, sys, time
 from rectrain_api.report import TerminationResult
 from rectrain_trainer.flight import FlightRecorder
-from rectrain_trainer.child import _die_with
-_die_with(int(sys.argv[4]))
+from rectrain_trainer.die_with import die_with
+die_with(int(sys.argv[4]))
 recorder = FlightRecorder(int(sys.argv[1]))
 until, rank = sys.argv[2], int(sys.argv[3])
 def end(code, reason, reached=False):

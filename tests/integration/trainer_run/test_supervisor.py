@@ -158,7 +158,7 @@ def test_told_to_stop_before_the_child_is_ready() -> None:
 
 
 def test_the_child_dies_with_a_supervisor_that_is_killed() -> None:
-    driven = drive("from rectrain_trainer.child import _die_with; _die_with(os.getppid())\n" + STUBBORN)
+    driven = drive("from rectrain_trainer.die_with import die_with; die_with(os.getppid())\n" + STUBBORN)
     pid = driven.child_pid()
     driven.process.kill()
     driven.process.wait(timeout=10)
