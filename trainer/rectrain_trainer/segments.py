@@ -81,7 +81,8 @@ class Segments:
                 Training(state, self._deps(committer), self.rows, self.evaluations, said).run(self.loader)
                 return state
             except Diverged as e:
-                went_wrong = Diverged(str(e), e.step)  # without its traceback, which holds all of training
+                went_wrong = Diverged(str(e), e.step)
+                e.__traceback__ = e.__context__ = None  # the committer may keep it, and so all of training
             del state
             gone = self._go_back(went_wrong, committer)
             if not self.ranks.alone:
