@@ -94,7 +94,7 @@ class Segments:
         """What checkpoint and log say, on every rank."""
         told = self.run_log.state
         recipe = dataclasses.replace(self.recipe, rate_factor=told.learning_rate_factor)
-        if told.rollbacks:  # epochs may have been raised before the last one
+        if any(r.attempt == self.run_log.attempt for r in told.rollbacks):  # they may have been raised before
             epochs = max(recipe.epochs, told.epochs, self.epochs_wanted())
             recipe = dataclasses.replace(recipe, epochs=epochs)
         state = TrainState.new(recipe, len(self.loader), self.ranks)

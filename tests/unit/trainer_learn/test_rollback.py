@@ -189,6 +189,19 @@ def test_epochs_that_were_raised_before_it(
     assert run.log().newest_first()[0].step == 4 * STEPS
 
 
+def test_fewer_epochs_after_it(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Any
+) -> None:
+    """An attempt trains as many as it is asked for, whatever an earlier one went back from."""
+    spoil(5)
+    run = Run(digits, tmp_path)
+    assert run.attempt(monkeypatch, Fate(steps_left=8)) is None
+    assert len(rollbacks(run)) == 1
+    run.recipe = replace(RECIPE, epochs=2)
+    assert run.attempt(monkeypatch, Fate()) is not None
+    assert run.log().newest_first()[0].step == 2 * STEPS
+
+
 def test_a_curve_has_nothing_that_was_undone() -> None:
     """Also where the run ended, or was killed, before it came to those steps again."""
 
