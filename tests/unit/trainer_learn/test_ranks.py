@@ -144,15 +144,15 @@ from rectrain_trainer.evaluate import EvalSet, evaluate, share_statistics, take_
 from rectrain_trainer.model import build_decoder, build_model
 from rectrain_trainer.ranks import Ranks
 from tests.unit.trainer_learn.recipes import loose, make_recipe
-from tests.unit.trainer_learn.test_export import wordy
+from tests.unit.trainer_learn.exports import wordy
 
 configure_device(0, deterministic=True)
 recipe = make_recipe()
 ranks = Ranks.from_environment()
 model = build_model(recipe)
-model.set_state_dict(wordy(recipe))
-decoder = build_decoder(recipe.characters, use_space_char=False)
 held_out = EvalSet(recipe, loose(Path(sys.argv[1])))
+model.set_state_dict(wordy(recipe, held_out))
+decoder = build_decoder(recipe.characters, use_space_char=False)
 ranks.open()
 for number, scale in enumerate((1.0, 0.01)):
     for name, tensor in model.state_dict().items():
