@@ -222,7 +222,7 @@ def evaluate(model: Any, decoder: Any, held_out: EvalSet, ranks: Ranks | None = 
     """All figures of `model` on all held-out samples: on rank 0, while the others `take_part`."""
     ranks = ranks or Ranks()
     found = find(model, decoder, held_out, ranks.share)
-    for other in ranks.collect():
+    for other in ranks.collect(held_out.on_batch):
         found.merge(Found.of(json.loads(other)))
     if not found.tally.samples:
         raise DatasetInvalid("The evaluation set holds no samples.")

@@ -39,6 +39,7 @@ def follow(
     ranks.open()
     with Loader(recipe, staged.train, workers=workers, share=ranks.share) as loader:
         held_out = EvalSet(recipe, staged.eval)
+        held_out.on_batch = ranks.sign
         decoder = build_decoder(recipe.characters, use_space_char=recipe.use_space_char)
         interval = plan.training.eval_interval
         state = TrainState.new(recipe, len(loader), ranks)

@@ -96,7 +96,7 @@ How it was verified: {exported.parity.sentence()}
                 ),
                 ("epochs", recipe.epochs),
                 ("batch size", training.batch_size),
-                ("learning rate", f"{training.learning_rate:g}"),
+                ("learning rate", _rate(training.learning_rate, recipe.rate_factor)),
                 ("seed", training.seed),
                 ("step of these weights", metrics["step"]),
                 ("versions", ", ".join(versions())),
@@ -122,6 +122,11 @@ def versions() -> list[str]:
     home = upstream.locate()
     checkout = home.name != "unstructured_paddleocr"
     return [*found, f"PaddleOCR's {home.name}" if checkout else f"{home.name} {version(home.name)}"]
+
+
+def _rate(planned: float, factor: float) -> str:
+    lowered = f", {planned * factor:g} at last, since the loss wasn't a number" if factor != 1 else ""
+    return f"{planned:g}{lowered}"
 
 
 def _widths(recipe: Recipe) -> str:

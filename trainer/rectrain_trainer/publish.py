@@ -3,6 +3,7 @@
 Called by the run, when the log is the main thread's again. Everything counts from `final` on.
 """
 
+import dataclasses
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -84,7 +85,9 @@ def publish(work: Publication) -> FinalRecord:
         "parityImages": exported.parity.images,
         "parityEngines": list(exported.parity.engines),
     }
-    write_card(exported, work.plan, work.recipe, figures, work.train_samples)
+    early = _stopped_early(work)
+    trained = dataclasses.replace(work.recipe, epochs=early or work.recipe.epochs)
+    write_card(exported, work.plan, trained, figures, work.train_samples)
     prefix = attempt_prefix(work.run_log.attempt)
     export_prefix = f"{prefix}export"
     files = _upload(work.store, [exported.folder / name for name in exported.names], export_prefix)
@@ -96,7 +99,7 @@ def publish(work: Publication) -> FinalRecord:
         step=work.state.position.step,
         export_prefix=export_prefix,
         export_files=files,
-        stopped_early=_stopped_early(work),
+        stopped_early=early,
         best=best if best and work.run_log.state.checkpoint_at(best.prefix) else None,
         metrics=figures,
     )

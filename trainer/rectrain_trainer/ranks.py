@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,6 +25,7 @@ from rectrain_trainer.environment import RANK, WORLD
 _GATE_POLL_S: Final = 0.05
 _SHARED: Final = "shared"
 _HANDED_IN: Final = "handed-in"
+_SIGNS: Final = "signs"
 
 
 @dataclass(frozen=True)
@@ -138,22 +139,31 @@ class Ranks:
             self._store.set(f"{_HANDED_IN}-of-{self.share.rank}", content)
             self._store.add(f"{_HANDED_IN}-{self._collected}", 1)
 
-    def collect(self) -> list[bytes]:
+    def sign(self) -> None:
+        """A sign of life for rank 0, which collects."""
+        with _between_ranks("giving a sign of life"):
+            self._store.add(_SIGNS, 1)
+
+    def collect(self, on_sign: Callable[[], None] = lambda: None) -> list[bytes]:
         """What the other ranks have handed in, in their order, however slow one is. On rank 0, alone or not.
 
         Kept under the same names each time: the store forgets nothing. So the others wait at a gate before
-        they hand in anew. A signal is seen while it waits.
+        they hand in anew. A signal is seen while it waits. `on_sign` is called when another one gave a sign.
         """
         if self.alone:
             return []
         self._collected += 1
         with _between_ranks("waiting for what the others find"):
-            self._wait(f"{_HANDED_IN}-{self._collected}", self.share.world - 1)
+            self._wait(f"{_HANDED_IN}-{self._collected}", self.share.world - 1, on_sign)
             others = range(1, self.share.world)
             return [bytes(self._store.get(f"{_HANDED_IN}-of-{rank}")) for rank in others]
 
-    def _wait(self, name: str, count: int) -> None:
+    def _wait(self, name: str, count: int, on_sign: Callable[[], None] = lambda: None) -> None:
+        seen = self._store.add(_SIGNS, 0)
         while self._store.add(name, 0) < count:
+            if (signs := self._store.add(_SIGNS, 0)) != seen:
+                seen = signs
+                on_sign()
             time.sleep(_GATE_POLL_S)
 
     def same(self, content: dict[str, Any] | None) -> dict[str, Any]:

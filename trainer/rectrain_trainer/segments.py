@@ -81,7 +81,8 @@ class Segments:
                 Training(state, self._deps(committer), self.rows, self.evaluations, said).run(self.loader)
                 return state
             except Diverged as e:
-                went_wrong = Diverged(str(e), e.step)  # without its traceback, which holds all of training
+                went_wrong = Diverged(str(e), e.step)
+                e.__traceback__ = e.__context__ = None  # the committer may keep it, and so all of training
             del state
             gone = self._go_back(went_wrong, committer)
             if not self.ranks.alone:
@@ -93,7 +94,7 @@ class Segments:
         """What checkpoint and log say, on every rank."""
         told = self.run_log.state
         recipe = dataclasses.replace(self.recipe, rate_factor=told.learning_rate_factor)
-        if told.rollbacks:  # epochs may have been raised before the last one
+        if any(r.attempt == self.run_log.attempt for r in told.rollbacks):  # they may have been raised before
             epochs = max(recipe.epochs, told.epochs, self.epochs_wanted())
             recipe = dataclasses.replace(recipe, epochs=epochs)
         state = TrainState.new(recipe, len(self.loader), self.ranks)

@@ -198,6 +198,8 @@ class Training:
         self._deps.interrupt.check()
 
     def _end_early(self) -> None:
+        if not self._state.evaluated:
+            return  # told to stop meanwhile: the others still evaluate, and can't be asked for long
         stopping = self._deps.early_stopping
         self._ended = stops_early(stopping, self._state)
         if stopping is not None and self._ended:

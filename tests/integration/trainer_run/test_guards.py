@@ -91,6 +91,7 @@ def test_two_ranks_stop_early_together(
     progress = one.result["progress"]
     assert (progress["epochText"], progress["percent"], progress["step"]) == ("2/9", 22, 6)
     assert place.report()["stoppedEarly"] == 2
+    assert b"| epochs | 2 |" in place.store.get_bytes("export/README.md")
 
     done = trainer.run(manifest(epochs=9, batch_size=8, training=training))
     assert (done.code, done.result["reason"]) == (0, "AlreadyComplete"), done.errors

@@ -9,6 +9,7 @@ import pytest
 
 from rectrain_api.plan import EarlyStoppingPlan
 from rectrain_trainer import offers
+from rectrain_trainer import train as train_module
 from rectrain_trainer.loop import Position, TrainState
 from rectrain_trainer.ranks import Ranks, Share
 from rectrain_trainer.snapshot import capture
@@ -93,6 +94,28 @@ def test_a_run_that_was_killed_stops_at_the_same_evaluation(
     assert state is not None
     assert state.position.step == 3 * STEPS
     assert killed.result() == quiet
+
+
+def test_no_rank_is_asked_in_an_evaluation_that_was_left(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others go on with theirs: gloo waits 30 s for them, and then the last checkpoint is never made."""
+    asked = []
+
+    def stops(stopping: EarlyStoppingPlan | None, state: TrainState) -> bool:
+        asked.append(state.position.step)
+        return stops_early(stopping, state)
+
+    monkeypatch.setattr(train_module, "stops_early", stops)
+    run = run_in(tmp_path, digits, 2, accuracy=WORSE)
+    for fate in (
+        Fate(stop_in_evaluation=STEPS),
+        Fate(stop_in_evaluation=STEPS),
+        Fate(stop_at_step=STEPS + 1),
+    ):
+        assert asked == []
+        assert run.attempt(monkeypatch, fate) is None, "it wasn't hit"
+    assert asked == [STEPS]
 
 
 def test_more_epochs_alone_train_no_further(

@@ -221,3 +221,5 @@ def test_the_model_card_says_what_it_is(done: Done) -> None:
     ):
         assert said in card
     assert "parityImages" not in card
+    lowered = card_text(done.exported, plan, replace(done.recipe, rate_factor=0.5), METRICS, 300)
+    assert "| learning rate | 0.002, 0.001 at last, since the loss wasn't a number |" in lowered

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rectrain_trainer import ranks as ranks_module
 from rectrain_trainer.environment import RANK, WORLD
 from rectrain_trainer.figures import Found
 from rectrain_trainer.meeting import free_port
@@ -144,15 +145,16 @@ from rectrain_trainer.evaluate import EvalSet, evaluate, share_statistics, take_
 from rectrain_trainer.model import build_decoder, build_model
 from rectrain_trainer.ranks import Ranks
 from tests.unit.trainer_learn.recipes import loose, make_recipe
-from tests.unit.trainer_learn.test_export import wordy
+from tests.unit.trainer_learn.exports import wordy
 
 configure_device(0, deterministic=True)
 recipe = make_recipe()
 ranks = Ranks.from_environment()
 model = build_model(recipe)
-model.set_state_dict(wordy(recipe))
-decoder = build_decoder(recipe.characters, use_space_char=False)
 held_out = EvalSet(recipe, loose(Path(sys.argv[1])))
+model.set_state_dict(wordy(recipe, held_out))
+decoder = build_decoder(recipe.characters, use_space_char=False)
+held_out.on_batch = (lambda: None) if ranks.first else ranks.sign
 ranks.open()
 for number, scale in enumerate((1.0, 0.01)):
     for name, tensor in model.state_dict().items():
@@ -182,6 +184,31 @@ def test_ranks_find_together_what_one_finds_alone(digits: Path) -> None:
     assert found[0].tally != found[1].tally
     second.communicate(timeout=120)
     assert second.returncode == 0
+
+
+class SlowOther:
+    """Paddle's store, beside a rank that gives three signs of life, is silent for a while, and hands in."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def add(self, name: str, _: int) -> int:
+        if name == "signs":
+            return min(self.looks, 3)
+        self.looks += 1
+        return int(self.looks > 6)
+
+    def get(self, name: str) -> bytes:
+        return name.encode()
+
+
+def test_a_slow_rank_is_no_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it gives signs of life."""
+    monkeypatch.setattr(ranks_module, "_GATE_POLL_S", 0)
+    ranks, signs = Ranks(Share(0, 2)), []
+    ranks._store = SlowOther()
+    assert ranks.collect(lambda: signs.append("sign")) == [b"handed-in-of-1"]
+    assert signs == ["sign"] * 3
 
 
 def test_alone_nothing_is_averaged_or_awaited() -> None:

@@ -2,6 +2,7 @@
 is sensible; and whatever happens afterwards, the run ends with the same weights.
 """
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from rectrain_trainer import loop, offers
 from rectrain_trainer.curves import merge
 from rectrain_trainer.loop import TrainState
 from rectrain_trainer.rollback import MOST
-from tests.unit.trainer_learn.test_training import RECIPE, STEPS, Fate, Run, records, schedule
+from rectrain_trainer.segments import Segments
+from tests.unit.trainer_learn.test_training import RECIPE, STEPS, Fate, Run, Seen, records, schedule
 
 RATE = RECIPE.optimizer["lr"]["learning_rate"]
 
@@ -86,6 +88,30 @@ def test_it_goes_back_and_on_with_half_the_rate(
     again = [r.prefix.endswith("-2") for r in found[at:] if isinstance(r, CheckpointRecord)]
     assert again, "nothing was saved"
     assert all(again), "steps that come again have a prefix of their own"
+
+
+@pytest.mark.parametrize(
+    "wrong", [pytest.param({"step": 5}, id="loss"), pytest.param({"step": 6, "loss": False}, id="weights")]
+)
+def test_the_state_that_went_wrong_is_let_go(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Any, wrong: dict[str, Any]
+) -> None:
+    """Before the next one is built: a device may not hold two."""
+    spoil(**wrong)
+    models: list[Any] = []
+    left: list[list[Any]] = []
+    real = Segments._resumed
+
+    def resumed(self: Seen, *arguments: Any) -> TrainState:
+        self.__dict__.pop("state", None)
+        left.append([model() for model in models if model() is not None])
+        state = real(self, *arguments)
+        models.append(weakref.ref(state.learner.model))
+        return state
+
+    monkeypatch.setattr(Segments, "_resumed", resumed)
+    assert Run(digits, tmp_path).attempt(monkeypatch, Fate()) is not None
+    assert left == [[], []]
 
 
 @pytest.mark.parametrize(
@@ -161,6 +187,19 @@ def test_epochs_that_were_raised_before_it(
     assert killed.attempt(monkeypatch, Fate()) is not None
     assert killed.result() == run.result()
     assert run.log().newest_first()[0].step == 4 * STEPS
+
+
+def test_fewer_epochs_after_it(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Any
+) -> None:
+    """An attempt trains as many as it is asked for, whatever an earlier one went back from."""
+    spoil(5)
+    run = Run(digits, tmp_path)
+    assert run.attempt(monkeypatch, Fate(steps_left=8)) is None
+    assert len(rollbacks(run)) == 1
+    run.recipe = replace(RECIPE, epochs=2)
+    assert run.attempt(monkeypatch, Fate()) is not None
+    assert run.log().newest_first()[0].step == 2 * STEPS
 
 
 def test_a_curve_has_nothing_that_was_undone() -> None:
