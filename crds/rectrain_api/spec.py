@@ -214,10 +214,11 @@ class DataSpec(ApiModel):
         Literal["Strict", "Warn", "Off"],
         Field(
             description="What becomes of samples that can't be trained on as they are (an image that can't "
-            "be decoded; a label that is empty, too long, or has characters that the dictionary"
+            "be decoded; a label that is too long, or has characters that the dictionary"
             " lacks). Strict refuses the data, naming them; Warn leaves them out of training, "
             "and says how many; Off doesn't look, and the run fails when it meets one. A label "
-            "file that isn't in PaddleOCR's format is always refused.",
+            "file that isn't in PaddleOCR's format, has an empty label, or names an image that "
+            "isn't there is always refused.",
         ),
     ] = "Strict"
     cache: Annotated[

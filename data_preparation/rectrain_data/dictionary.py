@@ -5,6 +5,7 @@ at the end of the dictionary, and a space line besides gives two. Called by `rec
 trainer; the dictionaries that upstream ships are found without importing paddle.
 """
 
+import difflib
 import importlib.util
 import os
 from collections import Counter
@@ -144,9 +145,11 @@ def builtin(name: str) -> Dictionary:
     """
     found = builtin_names()
     if name not in found:
+        near = difflib.get_close_matches(name, found)
+        known = near or sorted(found) or ["none (PaddleOCR is not installed)"]
         raise InputMissing(
             f"There is no built-in dictionary {name!r}: use FromLabels, an s3:// URI of a text file, or one "
-            f"of {', '.join(sorted(found)) or 'none (PaddleOCR is not installed)'}."
+            f"of {', '.join(known)}{f' (or another of the {len(found)})' if near else ''}."
         )
     return parse(found[name].read_bytes(), name, Report())
 

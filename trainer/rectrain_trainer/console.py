@@ -4,6 +4,7 @@ Called by the child, first thing. Everything goes to stderr: stdout is for data.
 """
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -24,7 +25,10 @@ PLAIN: Final = "%(asctime)s %(levelname)s %(message)s"
 
 
 def set_up_logging(*, debug: bool) -> Console | None:
-    """Our lines to stderr; a console when there is a terminal."""
+    """Our lines to stderr; a console when there is a terminal. Before OpenCV is loaded: it warns of images
+    that are named by us.
+    """
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     console = Console(stderr=True) if sys.stderr.isatty() else None
     handler: logging.Handler
     if console:

@@ -17,9 +17,14 @@ MEANING: Final = {
     "accuracy": "Share of images whose whole label is read exactly, spaces and characters outside the "
     "dictionary included, with images prepared as for inference (ratio kept).",
     "accuracyAsTrained": "The same with images squeezed to the width that the model was trained on.",
+    "characterErrorRate": "Characters that are wrong, missing or too many, over those of all labels.",
+    "normEditDistance": "1 less the mean of edit distances, each over the longer text's length.",
+    "graphemeErrorRate": "characterErrorRate, with a letter and its marks as one character.",
+    "graphemeNormEditDistance": "normEditDistance, likewise.",
     "upstreamAcc": "What PaddleOCR's own evaluation calls acc: images squeezed to the training width, spaces "
     "ignored, characters outside the dictionary taken out of the labels, refused labels replaced by the "
     "next sample.",
+    "upstreamNormEditDis": "What PaddleOCR's own evaluation calls norm_edit_dis, over the same as acc.",
 }
 
 

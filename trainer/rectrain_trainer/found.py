@@ -50,7 +50,7 @@ class Found:
         """What was looked at, and what is left out."""
         if self.validation == "Off":
             return "Neither labels nor images were looked at (data.validation: Off)"
-        looked = f"Checked {self.samples:,} samples: every label, and every image"
+        looked = f"Checked {_many(self.samples, 'sample')}: every label, and every image"
         if self.decoded < self.samples:
             looked += (
                 f"'s first and last bytes; {self.decoded:,} images, spread evenly, were decoded (a damaged "
@@ -112,11 +112,14 @@ class Found:
         left_out = f"; {self.left_out:,} left out" if self.validation == "Warn" else ""
         yield f"{self.train_samples:,} samples to train on, {self.eval_samples:,} to evaluate on{left_out}."
         yield f"{self.sentence()}."
-        yield "Findings:" if self.findings else "Nothing was found to be wrong."
+        if self.findings:
+            yield "Findings:"
+        elif self.validation != "Off":
+            yield "Nothing was found to be wrong."
         for finding in self.findings:
             yield f"  {'error' if finding.is_error else 'warning'} {finding}"
             yield from (f"    also at {place}" for place in finding.places[1:])
-        if self.train_losses is None or self.eval_losses is None:
+        if not (self.train_losses and self.eval_losses and self.train_losses.samples):
             return
         yield "PaddleOCR's own training would do this with the same data, and say nothing:"
         if any(part.swapped == part.samples for part in (self.train_losses, self.eval_losses)):
@@ -129,10 +132,17 @@ class Found:
 
     def _training_lines(self, losses: Losses) -> Iterator[str]:
         swapped = "swapped for another sample, every time"
-        yield f"    {_many(losses.dropped, 'label')} dropped{_why(losses)}, {swapped}"
-        yield f"    {_many(losses.unreadable, 'image')} unreadable, {swapped}"
-        yield f"    {_many(losses.shortened, 'label')} shortened by {_many(losses.characters, 'character')}"
-        yield f"      RecTrain {_OURS[self.validation]}."
+        if losses.dropped:
+            yield f"    {_many(losses.dropped, 'label')} dropped{_why(losses)}, {swapped}"
+        if losses.unreadable:
+            yield f"    {_many(losses.unreadable, 'image')} unreadable, {swapped}"
+        if losses.shortened:
+            lost = _many(losses.characters, "character")
+            yield f"    {_many(losses.shortened, 'label')} shortened by {lost}"
+        if losses.swapped or losses.shortened:
+            yield f"      RecTrain {_OURS[self.validation]}."
+        else:
+            yield "    no label or image lost"
         seen = " / ".join(f"{never_seen(losses.samples, ranks):,}" for ranks in RANKS)
         when = "in the whole run" if self.multi_scale else "in each epoch"
         gpus = " / ".join(map(str, RANKS))
@@ -140,12 +150,19 @@ class Found:
         yield "      RecTrain shows each sample once an epoch, on one of the GPUs."
 
     def _evaluation_lines(self, losses: Losses) -> Iterator[str]:
-        causes = f"{_many(losses.dropped, 'label')}, {_many(losses.unreadable, 'image')}"
-        yield f"    {_many(losses.swapped, 'sample')} ({causes}) swapped for the next, which counts twice"
-        lost = _many(losses.characters, "character")
-        yield f"    {_many(losses.shortened, 'label')} compared without {lost}"
-        yield f"    {_many(losses.spaced, 'label')} compared without spaces"
-        yield "      RecTrain compares whole labels: what the model can't write is an error of the model."
+        if not (losses.swapped or losses.shortened or losses.spaced):
+            yield "    no label or image lost"
+            return
+        if losses.swapped:
+            causes = f"{_many(losses.dropped, 'label')}, {_many(losses.unreadable, 'image')}"
+            yield f"    {_many(losses.swapped, 'sample')} ({causes}) swapped for the next, which counts twice"
+        if losses.shortened:
+            lost = _many(losses.characters, "character")
+            yield f"    {_many(losses.shortened, 'label')} compared without {lost}"
+        if losses.spaced:
+            yield f"    {_many(losses.spaced, 'label')} compared without spaces"
+        if losses.dropped or losses.shortened or losses.spaced:
+            yield "      RecTrain compares whole labels: what the model can't write is an error of the model."
 
 
 def _cut(message: str) -> str:

@@ -14,6 +14,7 @@ from rectrain_trainer import upstream
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.consumer import MASQUERADE, WIDEST
 from rectrain_trainer.export import README, SUMS, Exported
+from rectrain_trainer.figures import MEANING
 from rectrain_trainer.onnx_export import ONNX, OPSET
 
 _FILES: Final = {
@@ -77,7 +78,7 @@ With RecTrain: `rectrain-trainer predict . image.png`
 
 On {metrics["samples"]} images that it wasn't trained on:
 
-{_table((name, _figure(name, value)) for name, value in metrics.items() if _is_figure(name, value))}
+{_figures(metrics)}
 
 How it was verified: {exported.parity.sentence()}
 
@@ -134,7 +135,7 @@ def _widths(recipe: Recipe) -> str:
     aspect = f"{width / height:.3g}"
     if recipe.fixed_width:
         return (
-            f"Its width is fixed at {width} px: images wider than {aspect} times their height are squeezed, "
+            f"The width is fixed at {width} px: images wider than {aspect} times their height are squeezed, "
             "and read worse."
         )
     return f"Narrower ones than {aspect} times their height are padded; it takes widths up to {WIDEST} px."
@@ -160,14 +161,13 @@ def _script(character: str) -> str:
     return "punctuation and symbols"
 
 
-def _is_figure(name: str, value: object) -> bool:
-    return (
-        isinstance(value, int | float) and name not in ("samples", "step") and not name.startswith("parity")
-    )
-
-
-def _figure(name: str, value: float) -> str:
-    return f"{value:.2%}" if name.lower().endswith(("accuracy", "acc")) else f"{value:.4f}"
+def _figures(metrics: Mapping[str, Any]) -> str:
+    rows = [
+        f"| {name} | {metrics[name]:.2%} | {meaning} |"
+        for name, meaning in MEANING.items()
+        if metrics.get(name) is not None
+    ]
+    return "\n".join(["| | | |", "| --- | --- | --- |", *rows])
 
 
 def _table(rows: Iterable[tuple[str, object]]) -> str:

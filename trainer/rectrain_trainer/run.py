@@ -122,9 +122,13 @@ class Run:
             self.board.update(data=found.status())
             self.interrupt.check()
         if until == "checked":
-            return Outcome(
-                Reason.CHECKED, f"{self.plan.identity} can be trained: data, model and S3 are fine."
+            unseen = self.plan.data.validation == "Off"
+            fine = (
+                "model and S3 are fine, the data wasn't looked at"
+                if unseen
+                else "data, model and S3 are fine"
             )
+            return Outcome(Reason.CHECKED, f"{self.plan.identity} can be trained: {fine}.")
         if not self.ranks.alone:
             self.board.say(WAITING)
             self.ranks.open()

@@ -25,8 +25,9 @@ def schedule_findings(plan: RunPlan, recipe: Recipe, samples: int) -> list[Findi
         report.add(Code.BATCH_EXCEEDS_DATA, "training.batchSize", detail=detail)
     evaluations = count_evaluations(plan, recipe, samples)
     if evaluations < FEWEST_EVALUATIONS:
-        interval = plan.training.eval_interval
-        detail = f"every {interval.every} {interval.unit}: {evaluations} in {_epochs(recipe.epochs)}"
+        every, unit = plan.training.eval_interval.every, plan.training.eval_interval.unit
+        interval = unit.removesuffix("s") if every == 1 else f"{every} {unit}"
+        detail = f"every {interval}: {evaluations} in {_epochs(recipe.epochs)}"
         report.add(Code.FEW_EVALUATIONS, "training.evalInterval", detail=detail)
     for key, epoch in _late(recipe.optimizer["lr"], recipe.epochs):
         detail = f"until epoch {epoch:g}, of {recipe.epochs}"

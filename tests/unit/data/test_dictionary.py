@@ -88,3 +88,8 @@ def test_a_checkout_of_paddleocr_comes_first(tmp_path: Path, monkeypatch: pytest
 def test_an_unknown_name_lists_the_ways_out() -> None:
     with pytest.raises(InputMissing, match=r"nope.*FromLabels.*en_dict"):
         dictionary.builtin("nope")
+
+
+def test_a_name_that_is_nearly_right() -> None:
+    with pytest.raises(InputMissing, match=r"one of .*\bth_dict\b.* \(or another of the \d+\)\.$"):
+        dictionary.builtin("ppocrv5_th_dict")

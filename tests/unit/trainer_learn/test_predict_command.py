@@ -25,7 +25,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "b" / "c").mkdir(parents=True)
     for number, name in enumerate(["z.PNG", "a.jpg", "b/c/1.png", "b/2.webp"]):
         (folder / name).write_bytes(draw("123456"[number:], random.Random(number)))
-    (folder / "b" / "bad.png").write_text("no image")
+    (folder / "b" / "bad.png").write_bytes(draw("123", random.Random(9))[:300])  # OpenCV warns of it
     (folder / "b" / "notes.txt").write_text("no image, and not asked for")
     return folder
 

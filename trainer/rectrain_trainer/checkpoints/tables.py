@@ -87,7 +87,8 @@ def _facts(listing: Listing) -> list[tuple[str, str]]:
         ("state", _WORDS.get(listing.state, f"stopped ({listing.state})")),
     ]
     if final:
-        metrics = ", ".join(f"{name} {_number(name, value)}" for name, value in final.metrics.items())
+        shares = {name: value for name, value in final.metrics.items() if isinstance(value, float)}
+        metrics = ", ".join(f"{name} {value:.1%}" for name, value in shares.items())
         early = f", stopped early in epoch {final.stopped_early}" if final.stopped_early else ""
         facts += [
             ("finished", f"{_time(final.time)} UTC by attempt {final.attempt}, step {final.step}{early}"),
@@ -141,12 +142,6 @@ def _printable(text: str) -> str:
 def _of(plan: dict[str, Any], section: str, name: str) -> str:
     found = plan.get(section)
     return str(found.get(name, "unknown")) if isinstance(found, dict) else "unknown"
-
-
-def _number(name: str, value: object) -> str:
-    if name == "accuracy" and isinstance(value, float):
-        return f"{value:.1%}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _time(time: str) -> str:
