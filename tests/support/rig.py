@@ -85,9 +85,12 @@ class Rig:
         """The first optimizer step that an attempt did, from its metrics in S3."""
         s3 = demo.s3_client()
         prefix = f"runs/{name}/attempts/{attempt:04d}/metrics/"
-        first = s3.list_objects_v2(Bucket=demo.BUCKET, Prefix=prefix)["Contents"][0]["Key"]
-        rows = s3.get_object(Bucket=demo.BUCKET, Key=first)["Body"].read().splitlines()
-        return next(int(row["step"]) for row in map(json.loads, rows) if row["kind"] == "train")
+        listed = s3.list_objects_v2(Bucket=demo.BUCKET, Prefix=prefix).get("Contents", [])
+        rows: list[dict[str, Any]] = []
+        for key in sorted(o["Key"] for o in listed):  # the first may hold an evaluation made up for alone
+            content = s3.get_object(Bucket=demo.BUCKET, Key=key)["Body"].read()
+            rows += map(json.loads, content.splitlines())
+        return next(int(row["step"]) for row in rows if row["kind"] == "train")
 
     def wait_job_complete(self, name: str) -> None:
         """Wait for the batch/v1 Job itself, whoever watches."""
