@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from rectrain_api.errors import DatasetInvalid, InputMissing
 from rectrain_data import images
-from rectrain_data.dictionary import SPACE, CharacterCounts, Dictionary, missing
+from rectrain_data.dictionary import CharacterCounts, Dictionary, missing
 from rectrain_data.findings import Code, Finding, Report
 from rectrain_data.ordered import map_ordered
 from rectrain_data.samples import SampleSet
@@ -114,7 +114,7 @@ class _Rules:
     """What a label must be."""
 
     def __init__(self, dictionary: Dictionary, max_text_length: int, ctc_steps: int | None) -> None:
-        self._known = frozenset(dictionary.characters) | ({SPACE} if dictionary.use_space_char else set())
+        self._known = dictionary.known
         self._max_text_length, self._ctc_steps = max_text_length, ctc_steps
 
     def faults(self, text: str) -> list[tuple[Code, str]]:

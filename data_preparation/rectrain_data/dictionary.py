@@ -35,11 +35,12 @@ class Dictionary:
         return len(self.characters) + self.use_space_char
 
     def __contains__(self, character: object) -> bool:
-        return character in self._known or (self.use_space_char and character == SPACE)
+        return character in self.known
 
     @cached_property
-    def _known(self) -> frozenset[str]:
-        return frozenset(self.characters)
+    def known(self) -> frozenset[str]:
+        """All that a label may hold, the space if it is on among them."""
+        return frozenset(self.characters) | ({SPACE} if self.use_space_char else set())
 
     def with_space_of(self, counts: "CharacterCounts") -> "Dictionary":
         """The same characters, with the space switched on when the labels hold one."""

@@ -50,7 +50,7 @@ class LossCounter:
     """Counts the losses of one set, sample by sample."""
 
     def __init__(self, dictionary: Dictionary, max_text_length: int) -> None:
-        self._known = frozenset(dictionary.characters) | ({SPACE} if dictionary.use_space_char else set())
+        self._known = dictionary.known
         self._max_text_length = max_text_length
         self.losses = Losses()
 

@@ -163,7 +163,7 @@ class Hunt:
                 continue  # what the first one did after the second had begun was never to count
             attempt = int(number[1])
             said = [int(step) for step in re.findall(r"step (\d+)/\d+", errors)]
-            rows = [r["step"] for r in self._place.metrics(attempt) if r["kind"] == "train"]
+            rows = self._place.trained(attempt)
             if attempt + 1 in resumed and (said or rows):
                 self.lost.append(max([*said, *rows]) - resumed[attempt + 1])
 

@@ -90,7 +90,7 @@ def committed_steps(records: Sequence[Record], attempt: int) -> list[int]:
 def _done_again(place: Place, records: Sequence[Record]) -> Iterator[str]:
     """Nothing that was committed is done again."""
     for attempt, step in resumed_steps(records).items():
-        rows = [r["step"] for r in place.metrics(attempt) if r["kind"] == "train"]
+        rows = place.trained(attempt)
         if rows and min(rows) != step + 1:
             yield f"attempt {attempt} began with step {min(rows)}, and {step} was committed before it"
         committed = committed_steps(records, attempt)

@@ -13,6 +13,7 @@ from rectrain_api.errors import DatasetInvalid, InvalidSpec
 from rectrain_api.overrides import AUGMENTS, WORD
 from rectrain_api.plan import ModelPlan, TrainingPlan
 from rectrain_api.presets import EmaConfig, SamplerConfig
+from rectrain_trainer.consumer import WIDEST
 
 _CTC_ONLY: Final = {
     "Loss": "CTCLoss",
@@ -20,8 +21,6 @@ _CTC_ONLY: Final = {
     "label_encode": "CTCLabelEncode",
 }
 _KEEP: Final = ["image", "label", "length"]
-INFERENCE_WIDTH: Final = 3200
-"""To which PaddleOCR's inference squeezes wider images [px]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Recipe:
     @property
     def widest(self) -> int:
         """Width up to which inference reads an image of the trained height unsqueezed [px]."""
-        return self.image_shape[2] if self.fixed_width else max(self.image_shape[2], INFERENCE_WIDTH)
+        return self.image_shape[2] if self.fixed_width else max(self.image_shape[2], WIDEST)
 
     @property
     def fixed_height(self) -> bool:

@@ -33,10 +33,11 @@ class Consumer:
     """Why it read nothing, or not all; empty when it did."""
 
 
-def width_of(columns: int, rows: int, image_shape: Sequence[int]) -> int:
-    """How wide it makes an image: at least as the model says, else by the image's own ratio."""
+def width_of(columns: int, rows: int, image_shape: Sequence[int], widest: int = WIDEST) -> int:
+    """How wide it makes an image (PaddleX's OCRReisizeNormImg): at least as the model says, else by the
+    image's own ratio."""
     _, height, width = image_shape
-    return min(int(height * max(width / height, columns / rows)), WIDEST)
+    return min(int(height * max(width / height, columns / rows)), widest)
 
 
 def named() -> str:

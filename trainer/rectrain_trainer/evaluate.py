@@ -17,6 +17,7 @@ import numpy as np
 from rectrain_api.errors import DatasetInvalid
 from rectrain_trainer import upstream
 from rectrain_trainer.config import Recipe
+from rectrain_trainer.consumer import width_of
 from rectrain_trainer.figures import Evaluation, Found
 from rectrain_trainer.ranks import ALONE, Ranks, Share
 from rectrain_trainer.samples import Samples, Source
@@ -87,10 +88,8 @@ class Preparation:
         return fixed or (self._padded and self._width(image) == self._shape[2])
 
     def _width(self, image: Any) -> int:
-        """As PaddleOCR's inference computes it (PaddleX's OCRReisizeNormImg)."""
-        _, height, width = self._shape
-        ratio = max(width / height, image.shape[1] / image.shape[0])
-        return min(int(height * ratio), self._widest)
+        rows, columns = image.shape[:2]
+        return width_of(columns, rows, self._shape, self._widest)
 
     def _resize_to(self, width: int, padded: bool) -> upstream.Operator:
         shape = [*self._shape[:2], width]
@@ -118,12 +117,8 @@ class EvalSet:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def labels(self, limit: int | None = None) -> list[str]:
-        return [self.samples.label(i) for i in range(self._count(limit))]
-
-    def batches(self, limit: int | None = None) -> Iterator[Images]:
-        """N x 3 x H x W as deployed, in order, of the first `limit` samples."""
-        return in_batches(self.image(i).deployed for i in range(self._count(limit)))
+    def labels(self) -> list[str]:
+        return [self.samples.label(i) for i in range(len(self))]
 
     def image(self, i: int) -> Prepared:
         """Image `i`. Raises DatasetInvalid naming the sample if it is no image."""
@@ -136,9 +131,6 @@ class EvalSet:
     def upstream(self) -> UpstreamLabels:
         """Its labels as upstream's evaluation sees them."""
         return UpstreamLabels(self.recipe, self.labels())
-
-    def _count(self, limit: int | None) -> int:
-        return len(self) if limit is None else min(limit, len(self))
 
 
 def in_batches(images: Iterable[Images]) -> Iterator[Images]:

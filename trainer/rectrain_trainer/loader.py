@@ -7,9 +7,7 @@ never replaced by another one as upstream's loader does.
 """
 
 import copy
-import tempfile
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -18,7 +16,7 @@ from rectrain_api.errors import DatasetInvalid, RectrainError
 from rectrain_api.presets import Scale
 from rectrain_trainer import seeding, upstream
 from rectrain_trainer.config import Recipe
-from rectrain_trainer.model import dictionary_section
+from rectrain_trainer.model import written_dictionary
 from rectrain_trainer.ranks import ALONE, Share
 from rectrain_trainer.sampler import Sampler
 from rectrain_trainer.samples import Samples, Source
@@ -54,10 +52,8 @@ class BatchMaker:
         self.source = source
         self.samples: Samples = source.open()
         self.seed = recipe.seed
-        with tempfile.TemporaryDirectory(prefix="rectrain-dict-") as folder, seeding.untouched_generators():
-            section = dictionary_section(
-                recipe.characters, Path(folder), use_space_char=recipe.use_space_char
-            )
+        written = written_dictionary(recipe.characters, use_space_char=recipe.use_space_char)
+        with written as section, seeding.untouched_generators():
             self._operators: dict[Scale, list[upstream.Operator]] = {}
             for scale in recipe.sampler.scales:
                 seeding.seed_operators(recipe.seed)

@@ -6,6 +6,7 @@ included. So what may fail for memory runs under a limit of its own (`confine`),
 
 import contextlib
 import resource
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -40,14 +41,25 @@ def confine(left: int, proc: Path = _PROC) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
+def memory_limit(files: Sequence[Path]) -> int | None:
+    """What the cgroup allows [bytes], by the first of its files that there is; None: all of it."""
+    for file in files:
+        with contextlib.suppress(OSError, ValueError):
+            text = file.read_text().strip()
+            return None if text == "max" else int(text)
+    return None
+
+
 def _of_machine(proc: Path) -> Room:
     return Room(_field(proc / "meminfo", "MemAvailable:") * _KIB, None, "machine")
 
 
 def _of_pod(cgroup: Path) -> Room | None:
     """Its files in the page cache are no burden: the kernel drops them when memory is asked for."""
+    limit = memory_limit([cgroup / "memory.max"])
+    if limit is None:
+        return None
     with contextlib.suppress(OSError, ValueError):
-        limit = int((cgroup / "memory.max").read_text())  # "max" is no number
         used = int((cgroup / "memory.current").read_text())
         stat = cgroup / "memory.stat"
         cached = _field(stat, "inactive_file") + _field(stat, "active_file")

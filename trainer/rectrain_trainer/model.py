@@ -3,9 +3,10 @@
 Called by the train stage, evaluate, export and predict.
 """
 
+import contextlib
 import copy
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,17 @@ def build_optimizer(recipe: Recipe, steps_per_epoch: int, model: Any) -> tuple[A
 
 def build_decoder(characters: Sequence[str], *, use_space_char: bool) -> Any:
     """Upstream's greedy CTC decoder: `decoder(probabilities_NTV)` -> [(text, confidence)]."""
-    with tempfile.TemporaryDirectory(prefix="rectrain-dict-") as folder:
-        section = dictionary_section(characters, Path(folder), use_space_char=use_space_char)
+    with written_dictionary(characters, use_space_char=use_space_char) as section:
         decoder = upstream.load().build_post_process({"name": "CTCLabelDecode"}, section)
     decoder.reverse = False  # upstream turns it on when the dictionary's path contains "arabic"
     return decoder
+
+
+@contextlib.contextmanager
+def written_dictionary(characters: Sequence[str], *, use_space_char: bool) -> Iterator[dict[str, Any]]:
+    """`dictionary_section` over a file that is there within the block: upstream reads it when it builds."""
+    with tempfile.TemporaryDirectory(prefix="rectrain-dict-") as folder:
+        yield dictionary_section(characters, Path(folder), use_space_char=use_space_char)
 
 
 def dictionary_section(characters: Sequence[str], folder: Path, *, use_space_char: bool) -> dict[str, Any]:

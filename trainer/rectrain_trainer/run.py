@@ -330,7 +330,7 @@ class Run:
                 segments.rows,
                 segments.evaluations,
                 found.to_dict(),
-                len(staged.train.open()),
+                found.train_samples,
             )
         )
         model = f"{self._store.uri}/export"

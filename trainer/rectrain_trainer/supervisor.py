@@ -24,6 +24,7 @@ from rectrain_api.exit_codes import EX_SOFTWARE, outcome_of
 from rectrain_api.report import TerminationResult
 from rectrain_api.status import Reason
 from rectrain_trainer.flight import RUNNING, FlightRecorder
+from rectrain_trainer.memory import memory_limit
 from rectrain_trainer.stacks import DUMP, TELL
 from rectrain_trainer.stall import STACKS_S, Stall, Watch
 
@@ -230,7 +231,5 @@ def _memory_kills() -> int:
 
 
 def _memory_limit() -> str:
-    try:
-        return f" (limit {int(_MEMORY_LIMIT.read_text()) / 2**20:.0f} MiB)"
-    except (OSError, ValueError):
-        return ""
+    limit = memory_limit([_MEMORY_LIMIT])
+    return "" if limit is None else f" (limit {limit / 2**20:.0f} MiB)"

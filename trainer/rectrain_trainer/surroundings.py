@@ -15,6 +15,7 @@ from typing import Final
 from rectrain_api.status import Devices
 from rectrain_trainer.device import usable_cores
 from rectrain_trainer.disk import human
+from rectrain_trainer.memory import memory_limit
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +49,6 @@ def surroundings(devices: Devices, folder: Path) -> Iterator[str]:
     with contextlib.suppress(OSError):
         usage = shutil.disk_usage(folder)
         yield f"Disk: {human(usage.free)} of {human(usage.total)} free at {folder}"
-
-
-def memory_limit(files: tuple[Path, ...]) -> int | None:
-    """What the cgroup allows [bytes], by the first of its files that there is; None: all of it."""
-    for file in files:
-        with contextlib.suppress(OSError, ValueError):
-            text = file.read_text().strip()
-            return None if text == "max" else int(text)
-    return None
 
 
 def driver_version(text: str) -> str | None:

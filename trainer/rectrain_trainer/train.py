@@ -89,7 +89,7 @@ class Deps:
     checkpoint_interval: CheckpointInterval
     epochs_wanted: Callable[[], int]
     """As the run plan has it by now."""
-    early_stopping: EarlyStoppingPlan | None = None
+    early_stopping: EarlyStoppingPlan | None
 
 
 class Training:
@@ -99,12 +99,12 @@ class Training:
         self,
         state: TrainState,
         deps: Deps,
-        rows: list[dict[str, Any]] | None = None,
-        evaluations: dict[int, Evaluation] | None = None,
-        said: str = "",
+        rows: list[dict[str, Any]],
+        evaluations: dict[int, Evaluation],
+        said: str,
     ) -> None:
-        """After a rollback: `rows` and `evaluations` are those that count before it, `said` is shown until
-        something is due."""
+        """`rows` and `evaluations` are the attempt's, and get more here; `said` is shown until something is
+        due: after a rollback, why."""
         self._state = state
         self._deps = deps
         self._said = said
@@ -119,10 +119,7 @@ class Training:
         self._loss: float | None = None
         self._step: Step | None = None
         self._gap_told = False
-        self.evaluations = {} if evaluations is None else evaluations
-        """Of this attempt, by step: that of the best weights, and the last."""
-        self.rows: list[dict[str, Any]] = [] if rows is None else rows
-        """Of this attempt's metrics: its first step, and its evaluations."""
+        self._rows, self._evaluations = rows, evaluations
 
     def run(self, loader: Loader) -> None:
         """Train to the end and commit the last checkpoint.
@@ -250,7 +247,7 @@ class Training:
             **found.figures(),
             "seconds": round(time.monotonic() - started, 3),
         }
-        self.rows.append(row)
+        self._rows.append(row)
         deps.chunks.metric(row)
         self._remember(found)
         log.info("Epoch %d: %s%s.", epoch, found.sentence, " (best)" if best else "")
@@ -265,9 +262,9 @@ class Training:
     def _remember(self, found: Evaluation) -> None:
         """What was found of the best weights, and of these: one of them is published."""
         best, step = self._state.best, self._state.position.step
-        for other in [s for s in self.evaluations if best is None or s != best.step]:
-            del self.evaluations[other]
-        self.evaluations[step] = found
+        for other in [s for s in self._evaluations if best is None or s != best.step]:
+            del self._evaluations[other]
+        self._evaluations[step] = found
 
     def _offer(self, accuracy: float | None, best: bool) -> None:
         self._tell(self._state.look())
@@ -291,7 +288,7 @@ class Training:
         self._pace.step(step.samples, step.wait_s)
         first = step.step == self._first
         if first:
-            self.rows.append({"kind": "train", "step": step.step})
+            self._rows.append({"kind": "train", "step": step.step})
         self._tell(step.losses, at_once=first)
         last = step.step >= self._state.total_steps
         if first or last or time.monotonic() - self._shown_at >= _SHOW_EVERY_S:

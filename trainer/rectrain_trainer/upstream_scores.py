@@ -6,17 +6,15 @@ that its encoder refuses (empty, too long, wholly unknown) are replaced by the n
 ignored. Its own encoder, decoder and metric do it here too. A test holds this to its real evaluation.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rectrain_trainer import upstream
 from rectrain_trainer.config import Recipe
-from rectrain_trainer.model import build_decoder, dictionary_section
+from rectrain_trainer.model import build_decoder, written_dictionary
 
 
 @dataclass
@@ -57,10 +55,8 @@ class UpstreamLabels:
     """Labels of one evaluation set as its evaluation sees them."""
 
     def __init__(self, recipe: Recipe, labels: Sequence[str]) -> None:
-        with tempfile.TemporaryDirectory(prefix="rectrain-dict-") as folder:
-            section = dictionary_section(
-                recipe.characters, Path(folder), use_space_char=recipe.use_space_char
-            )
+        written = written_dictionary(recipe.characters, use_space_char=recipe.use_space_char)
+        with written as section:
             chain = [{"CTCLabelEncode": {"max_text_length": recipe.max_text_length}}]
             [encoder] = upstream.load().create_operators(chain, section)
         decoder = build_decoder(recipe.characters, use_space_char=recipe.use_space_char)

@@ -21,10 +21,11 @@ from rectrain_trainer.board import Board
 from rectrain_trainer.evaluate import EvalSet
 from rectrain_trainer.found import STATUS_MESSAGE, Found
 from rectrain_trainer.loader import Loader
+from rectrain_trainer.memory import memory_limit
 from rectrain_trainer.schedule import count_evaluations, schedule_findings
 from rectrain_trainer.sources import StagedSource
 from rectrain_trainer.stage import Staged
-from rectrain_trainer.surroundings import driver_version, memory_limit, surroundings
+from rectrain_trainer.surroundings import driver_version, surroundings
 from rectrain_trainer.uris import UriMap
 from tests.support.plans import make_plan
 from tests.unit.trainer_learn.digits import make_digits
