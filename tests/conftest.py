@@ -3,6 +3,7 @@ first asked for. They live and die with pytest's main thread, whatever happens t
 """
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,14 @@ from rectrain_local.progress import Progress
 from rectrain_local.s3 import SeaweedS3
 
 NODE = "node-1"
+
+
+@pytest.fixture(autouse=True)
+def sigterm_kept() -> Iterator[None]:
+    """A trainer's `Interrupt` takes SIGTERM for good: the next test starts without it."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")

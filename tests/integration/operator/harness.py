@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import yaml
+
+from rectrain_local.ports import free_ports
 
 ROOT = Path(__file__).parents[3]
 CRD = ROOT / "crds" / "rectrainingjobs.yaml"
@@ -47,14 +48,6 @@ def wait_for(what: str, look: Callable[[], T], deadline_s: float = DEADLINE_S) -
         if time.monotonic() > until:
             raise AssertionError(f"{what}: not within {deadline_s} s")
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def install(cluster: Cluster, folder: Path) -> Path:
@@ -96,7 +89,7 @@ class OperatorProcess:
     def __init__(self, kubeconfig: Path, folder: Path, *arguments: str) -> None:
         self.folder = folder
         self.log = folder / "operator.log"
-        self.report_port, self.health_port = free_port(), free_port()
+        self.report_port, self.health_port = free_ports(2)
         self.report_url = f"https://127.0.0.1:{self.report_port}"
         self._kubeconfig = kubeconfig
         self._arguments = arguments

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rectrain_local.controlplane import ControlPlane
+from rectrain_local.ports import free_ports
 from rectrain_operator import paths
 from rectrain_operator.app import Operator
 from rectrain_operator.client import KubeClient, load_configuration
@@ -17,13 +18,13 @@ from rectrain_operator.keys import JobKey
 from rectrain_operator.limits import WriteLimits
 from rectrain_operator.settings import Settings
 from tests.integration.operator.conftest import until
-from tests.integration.operator.harness import free_port, load
+from tests.integration.operator.harness import load
 
 NAMESPACE = "feed-tests"
 
 
 def settings_of(rights: Path, state: Path) -> Settings:
-    port = free_port()
+    port, health_port = free_ports(2)
     return Settings(
         report_url=f"https://127.0.0.1:{port}",
         report_host="127.0.0.1",
@@ -32,7 +33,7 @@ def settings_of(rights: Path, state: Path) -> Settings:
         namespaces=(NAMESPACE,),
         kubeconfig=rights,
         health_host="127.0.0.1",
-        health_port=free_port(),
+        health_port=health_port,
     )
 
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from rectrain_api.errors import UsageError
+from rectrain_local.ports import free_ports
 from rectrain_operator.cli import port_of
-from tests.integration.operator.harness import free_port
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -69,7 +69,9 @@ def test_a_wrong_report_url_is_told(tmp_path: Path) -> None:
 
 
 def test_no_way_to_sign_in(tmp_path: Path) -> None:
-    done = command("run", "--report-url", f"https://127.0.0.1:{free_port()}", "--state-dir", str(tmp_path))
+    done = command(
+        "run", "--report-url", f"https://127.0.0.1:{free_ports(1)[0]}", "--state-dir", str(tmp_path)
+    )
     assert done.returncode == 64
     assert "--kubeconfig FILE" in done.stderr
     broken = tmp_path / "kubeconfig"
@@ -77,7 +79,7 @@ def test_no_way_to_sign_in(tmp_path: Path) -> None:
     done = command(
         "run",
         "--report-url",
-        f"https://127.0.0.1:{free_port()}",
+        f"https://127.0.0.1:{free_ports(1)[0]}",
         "--state-dir",
         str(tmp_path),
         "--kubeconfig",
@@ -92,7 +94,7 @@ def test_no_way_to_sign_in(tmp_path: Path) -> None:
 def test_what_is_no_kubeconfig(tmp_path: Path, content: str) -> None:
     broken = tmp_path / "kubeconfig"
     broken.write_text(content)
-    url = f"https://127.0.0.1:{free_port()}"
+    url = f"https://127.0.0.1:{free_ports(1)[0]}"
     done = command(
         "run", "--report-url", url, "--state-dir", str(tmp_path / "state"), "--kubeconfig", str(broken)
     )
