@@ -13,6 +13,7 @@ from rectrain_data.findings import Finding
 from rectrain_data.upstream_losses import RANKS, Losses, never_seen
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.stage import Staged
+from rectrain_trainer.words import many
 
 STATUS_MESSAGE: Final = 600
 """Characters: a label in it may be long, and sixteen of these have to fit into a report."""
@@ -50,7 +51,7 @@ class Found:
         """What was looked at, and what is left out."""
         if self.validation == "Off":
             return "Neither labels nor images were looked at (data.validation: Off)"
-        looked = f"Checked {_many(self.samples, 'sample')}: every label, and every image"
+        looked = f"Checked {many(self.samples, 'sample')}: every label, and every image"
         if self.decoded < self.samples:
             looked += (
                 f"'s first and last bytes; {self.decoded:,} images, spread evenly, were decoded (a damaged "
@@ -133,12 +134,12 @@ class Found:
     def _training_lines(self, losses: Losses) -> Iterator[str]:
         swapped = "swapped for another sample, every time"
         if losses.dropped:
-            yield f"    {_many(losses.dropped, 'label')} dropped{_why(losses)}, {swapped}"
+            yield f"    {many(losses.dropped, 'label')} dropped{_why(losses)}, {swapped}"
         if losses.unreadable:
-            yield f"    {_many(losses.unreadable, 'image')} unreadable, {swapped}"
+            yield f"    {many(losses.unreadable, 'image')} unreadable, {swapped}"
         if losses.shortened:
-            lost = _many(losses.characters, "character")
-            yield f"    {_many(losses.shortened, 'label')} shortened by {lost}"
+            lost = many(losses.characters, "character")
+            yield f"    {many(losses.shortened, 'label')} shortened by {lost}"
         if losses.swapped or losses.shortened:
             yield f"      RecTrain {_OURS[self.validation]}."
         else:
@@ -154,13 +155,13 @@ class Found:
             yield "    no label or image lost"
             return
         if losses.swapped:
-            causes = f"{_many(losses.dropped, 'label')}, {_many(losses.unreadable, 'image')}"
-            yield f"    {_many(losses.swapped, 'sample')} ({causes}) swapped for the next, which counts twice"
+            causes = f"{many(losses.dropped, 'label')}, {many(losses.unreadable, 'image')}"
+            yield f"    {many(losses.swapped, 'sample')} ({causes}) swapped for the next, which counts twice"
         if losses.shortened:
-            lost = _many(losses.characters, "character")
-            yield f"    {_many(losses.shortened, 'label')} compared without {lost}"
+            lost = many(losses.characters, "character")
+            yield f"    {many(losses.shortened, 'label')} compared without {lost}"
         if losses.spaced:
-            yield f"    {_many(losses.spaced, 'label')} compared without spaces"
+            yield f"    {many(losses.spaced, 'label')} compared without spaces"
         if losses.dropped or losses.shortened or losses.spaced:
             yield "      RecTrain compares whole labels: what the model can't write is an error of the model."
 
@@ -173,10 +174,6 @@ def _why(losses: Losses) -> str:
     if not losses.dropped:
         return ""
     return f" ({losses.empty:,} empty, {losses.too_long:,} too long, {losses.unknown:,} wholly unknown)"
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _losses(losses: Losses) -> dict[str, int]:
