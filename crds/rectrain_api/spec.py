@@ -206,8 +206,8 @@ class DataSpec(ApiModel):
         StringConstraints(min_length=1, max_length=1024),
         Field(
             description="The characters to tell apart: an s3:// URI of a text file with one character a "
-            "line, the name of one of PaddleOCR's own (en_dict, th_dict, ppocrv5_th_dict), or FromLabels: "
-            "every character of the training labels."
+            "line, the name of one of PaddleOCR's own (en_dict, th_dict; which there are depends on its "
+            "version), or FromLabels: every character of the training labels."
         ),
     ] = "FromLabels"
     validation: Annotated[
