@@ -87,7 +87,8 @@ def test_a_model_whose_files_do_not_fit(
             '"Optimizer.lr.warmup_epoch": "9"',
         ),
         (
-            "kind: RecTrainingJob\nspec: {model: {overrides: {Optimizer: {lr: {warmup_epoch: 9}}}}}",
+            "kind: RecTrainingJob\nspec:\n"
+            "  model: {preset: x, overrides: {Optimizer: {lr: {warmup_epoch: 9}}}}",
             "spec.model.overrides.Optimizer: must be text, by a dotted key; write "
             '"Optimizer.lr.warmup_epoch": "9"',
         ),
