@@ -10,7 +10,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from rectrain_api.errors import InvalidSpec
@@ -70,11 +70,21 @@ def _index(node: Any, part: str, above: list[str], key: str) -> str | int:
 
 
 def _suggestion(part: str, node: Mapping[str, Any]) -> str:
+    deeper = [dotted for dotted in _dotted_keys(node) if dotted.endswith(f".{part}")]
+    if len(deeper) == 1:
+        return f" (did you mean {deeper[0]!r}?)"
     folded = {str(name).lower(): str(name) for name in node}
     near = difflib.get_close_matches(part.lower(), folded, n=1, cutoff=0.6)
     if near:
         return f" (did you mean {folded[near[0]]!r}?)"
     return f" (it has {', '.join(sorted(map(str, node)))})"
+
+
+def _dotted_keys(node: Mapping[str, Any]) -> Iterator[str]:
+    for name, inner in node.items():
+        yield name
+        if isinstance(inner, Mapping):
+            yield from (f"{name}.{below}" for below in _dotted_keys(inner))
 
 
 def parse_value(text: str, *, like: Any, key: str) -> Any:

@@ -206,19 +206,19 @@ class DataSpec(ApiModel):
         StringConstraints(min_length=1, max_length=1024),
         Field(
             description="The characters to tell apart: an s3:// URI of a text file with one character a "
-            "line, the name of one of PaddleOCR's own (en_dict, th_dict, ppocrv5_th_dict), or FromLabels: "
-            "every character of the training labels."
+            "line, the name of one of PaddleOCR's own (en_dict, th_dict; which there are depends on its "
+            "version), or FromLabels: every character of the training labels."
         ),
     ] = "FromLabels"
     validation: Annotated[
         Literal["Strict", "Warn", "Off"],
         Field(
-            description="What becomes of samples that can't be trained on as they are (an image that can't "
-            "be decoded; a label that is too long, or has characters that the dictionary"
-            " lacks). Strict refuses the data, naming them; Warn leaves them out of training, "
-            "and says how many; Off doesn't look, and the run fails when it meets one. A label "
-            "file that isn't in PaddleOCR's format, has an empty label, or names an image that "
-            "isn't there is always refused.",
+            description="What becomes of samples that can't be trained on as they are (a line of the label "
+            "file that isn't in PaddleOCR's format, an empty label, one that is too long or has characters "
+            "that the dictionary lacks; an image that isn't there or can't be decoded). Strict refuses the "
+            "data, naming them; Warn leaves them out of training, and says how many; Off looks at lines and "
+            "names alone: it leaves out what is no sample or has no image, and the run fails when it meets "
+            "another. Data of which nothing is left is always refused.",
         ),
     ] = "Strict"
     cache: Annotated[

@@ -237,7 +237,7 @@ class DataStatus(ApiModel):
     train_samples: Annotated[Int64, Field(ge=0, description="Samples trained on.")] = 0
     eval_samples: Annotated[Int64, Field(ge=0, description="Samples evaluated on.")] = 0
     left_out: Annotated[
-        Int64, Field(ge=0, description="Samples that can't be used, left out (validation: Warn).")
+        Int64, Field(ge=0, description="Samples that can't be used, left out (unless validation is Strict).")
     ] = 0
     findings: Annotated[
         list[FindingStatus], Field(max_length=FINDINGS_KEPT, description="The first findings.")

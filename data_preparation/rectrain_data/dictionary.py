@@ -146,13 +146,20 @@ def builtin(name: str) -> Dictionary:
     """
     found = builtin_names()
     if name not in found:
-        near = difflib.get_close_matches(name, found)
-        known = near or sorted(found) or ["none (PaddleOCR is not installed)"]
-        raise InputMissing(
-            f"There is no built-in dictionary {name!r}: use FromLabels, an s3:// URI of a text file, or one "
-            f"of {', '.join(known)}{f' (or another of the {len(found)})' if near else ''}."
-        )
+        raise InputMissing(f"{not_there(name)}, or FromLabels.")
     return parse(found[name].read_bytes(), name, Report())
+
+
+def not_there(name: str) -> str:
+    """What is said of a name that isn't one of PaddleOCR's: which there are differs between its versions."""
+    found = builtin_names()
+    meant = f"{name.removesuffix('.txt').removesuffix('_dict')}_dict"
+    near = difflib.get_close_matches(meant, sorted(found), cutoff=0)
+    known = f"nearest: {', '.join(near)}; {len(found)} in all" if near else "none: it isn't installed"
+    return (
+        f"The PaddleOCR installed here has no dictionary {name!r}: name one that it has ({known}), or give "
+        "an s3:// URI (a text file of your own, one character a line)"
+    )
 
 
 def builtin_names() -> dict[str, Path]:

@@ -179,6 +179,11 @@ class Report:
             raise DatasetInvalid(sentence(self.findings))
 
 
+def codes(findings: Iterable[Finding], what: str = "The data can't be trained on") -> str:
+    """The same of findings that are shown besides."""
+    return f"{what}: see the findings ({', '.join(dict.fromkeys(f.code for f in findings))})."
+
+
 def sentence(findings: Iterable[Finding], what: str = "The data can't be trained on") -> str:
     """What an error or a status says of these findings."""
     found = list(findings)

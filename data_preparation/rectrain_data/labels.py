@@ -7,9 +7,11 @@ to the first path, a CR kept in the text), so every such line is a finding with 
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from rectrain_api.errors import DatasetInvalid, InputMissing
 from rectrain_data.findings import Code, Place, Report
@@ -133,17 +135,23 @@ def format_line(image: str, text: str, where: str) -> bytes:
 
 
 class LooseSet:
-    """A label file with its images beside it: random access, 8 bytes of memory a sample.
+    """A label file with its images beside it: random access, 8 bytes of memory a sample (16 where lines are
+    passed over).
 
     A `rectrain_data.samples.SampleSet`. Thread- and fork-safe.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, passed_over: bytes = b"") -> None:
+        """`passed_over`: a bit for each line, set where it is no sample. Empty: all of them are."""
         self.file = file
         try:
             self._lines = LineFile(file)
         except OSError as exc:
             raise local_error(exc, file) from exc
+        self._rows: Sequence[int] = range(len(self._lines))
+        if passed_over:
+            bits = np.unpackbits(np.frombuffer(passed_over, dtype=np.uint8), count=len(self._lines))
+            self._rows = np.flatnonzero(bits == 0)  # type: ignore[assignment]
 
     @classmethod
     def open(cls, file: Path) -> "LooseSet":
@@ -160,14 +168,15 @@ class LooseSet:
         return cls(file)
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._rows)
 
     def _line(self, index: int) -> Label:
-        label, faults = parse_line(self._lines[index], index + 1)
+        row = int(self._rows[index])
+        label, faults = parse_line(self._lines[row], row + 1)
         if label is None:
             report = Report()
             for code, detail in faults:
-                report.add(code, str(self.file), index + 1, detail)
+                report.add(code, str(self.file), row + 1, detail)
             raise DatasetInvalid(f"{self.file} was changed while it was in use: {report.findings[0]}.")
         return label
 
@@ -181,7 +190,8 @@ class LooseSet:
 
     def place(self, index: int) -> Place:
         """The line of the label file, and the image."""
-        return Place(str(self.file), index + 1, self.sample_id(index))
+        label = self._line(index)
+        return Place(str(self.file), label.line, label.path)
 
     def image_path(self, index: int) -> Path:
         """The image on the disk."""
@@ -196,8 +206,8 @@ class LooseSet:
             return path.read_bytes()
         except FileNotFoundError as exc:
             raise InputMissing(
-                f"The image {path}, named in {self.file} line {index + 1}, isn't there: add it, or remove "
-                "the line."
+                f"The image {path}, named in {self.file} line {self._line(index).line}, isn't there: add it, "
+                "or remove the line."
             ) from exc
         except OSError as exc:
             raise local_error(exc, path) from exc

@@ -18,7 +18,7 @@ from rectrain_api.plan import DataPlan, RunPlan
 from rectrain_api.report import Stage
 from rectrain_data.checks import DECODED, Checked, Seen, check_set
 from rectrain_data.dictionary import Dictionary
-from rectrain_data.findings import Finding, Place, sentence
+from rectrain_data.findings import Finding, Place, codes, sentence
 from rectrain_data.upstream_losses import LossCounter
 from rectrain_trainer.board import Board
 from rectrain_trainer.config import Recipe, resolve
@@ -34,31 +34,39 @@ log = logging.getLogger(__name__)
 _TELL_EVERY_S: Final = 1.0
 
 
-def check_data(
-    plan: RunPlan, staged: Staged, board: Board, show: Callable[[Found], None] | None = None
-) -> Found:
-    """What was found: the recipe, and the data without what can't be used.
+Show = Callable[[Found], None]
+"""Told what was found, in place of the log, before anything of it is refused."""
 
-    `show` is told before anything is refused.
+
+def recipe_for(plan: RunPlan, staged: Staged, board: Board, show: Show | None = None) -> Recipe:
+    """The recipe for this data.
 
     Raises:
         InvalidSpec: the configuration can't be trained here.
-        DatasetInvalid: the first faults, each with its place; or nothing is left to train on.
+        DatasetInvalid: the dictionary can't be used; or there is no sample, and so no dictionary to speak of.
     """
     board.enter(Stage.CHECKING)
     dictionary = staged.dictionary
     with staged.uris.translating():
-        recipe = resolve(
+        if not any(len(open_set(*whole)) for whole in staged.wholes()):
+            _tell(plan.data, _nothing(plan, staged), board, show)
+        return resolve(
             plan.model, plan.training, dictionary.characters, use_space_char=dictionary.use_space_char
         )
+
+
+def check_data(
+    plan: RunPlan, recipe: Recipe, staged: Staged, board: Board, show: Show | None = None
+) -> Found:
+    """What was found: the data without what can't be used.
+
+    Raises:
+        InvalidSpec: the schedule doesn't fit the run.
+        DatasetInvalid: the first faults, each with its place; or nothing is left to train on.
+    """
+    with staged.uris.translating():
         found = _look(plan, recipe, staged, board)
-        if show:
-            show(found)
-        strict = plan.data.validation == "Strict"
-        for finding in found.findings:
-            if not (strict and finding.is_error):
-                log.warning("%s.", finding)
-        _refuse(plan.data, found)
+        _tell(plan.data, found, board, show)
     board.say("")
     return found
 
@@ -88,16 +96,15 @@ def _look(plan: RunPlan, recipe: Recipe, staged: Staged, board: Board) -> Found:
     parts = [_Part(s, staged.dictionary, recipe.max_text_length) for s in (staged.train, staged.eval)]
     checks = [] if plan.data.validation == "Off" else _check(plan, recipe, staged, parts, board)
     train, held_out = parts
-    findings = [finding for one in checks for finding in one.findings]
+    findings = [*_of_lines(plan, staged), *(finding for one in checks for finding in one.findings)]
     if train.left:
         findings += schedule_findings(plan, recipe, train.left)
-    found = Found(
-        recipe=recipe,
+    return Found(
         staged=dataclasses.replace(staged, train=train.source, eval=held_out.source),
         validation=plan.data.validation,
         train_samples=train.left,
         eval_samples=held_out.left,
-        left_out=train.count + held_out.count - train.left - held_out.left,
+        left_out=staged.passed_over + train.count + held_out.count - train.left - held_out.left,
         findings=[_translated(finding, staged.uris) for finding in findings],
         samples=sum(one.samples for one in checks),
         decoded=sum(one.decoded for one in checks),
@@ -105,9 +112,28 @@ def _look(plan: RunPlan, recipe: Recipe, staged: Staged, board: Board) -> Found:
         eval_losses=held_out.counter.losses if checks else None,
         multi_scale="sampler" in plan.model.config,
     )
-    board.update(data=found.status())
-    log.info("%s.", found.sentence())
-    return found
+
+
+def _nothing(plan: RunPlan, staged: Staged) -> Found:
+    """Of label files without a sample."""
+    return Found(
+        staged=staged,
+        validation=plan.data.validation,
+        train_samples=0,
+        eval_samples=0,
+        left_out=staged.passed_over,
+        findings=[_translated(finding, staged.uris) for finding in _of_lines(plan, staged)],
+        samples=0,
+        decoded=0,
+        train_losses=None,
+        eval_losses=None,
+        multi_scale=False,
+    )
+
+
+def _of_lines(plan: RunPlan, staged: Staged) -> list[Finding]:
+    """What was found while lines were passed over; with Off they are counted, and no more."""
+    return [] if plan.data.validation == "Off" else staged.findings
 
 
 class _Part:
@@ -135,7 +161,8 @@ def _check(plan: RunPlan, recipe: Recipe, staged: Staged, parts: list[_Part], bo
     """Look at every set once. With Warn, what is bad is left out of the parts: of the evaluation samples only
     what has no image, since a label that the model can't write is an error of the model.
     """
-    sets = [(whole, open_set(*whole)) for whole in staged.wholes()]
+    opened = [(whole, open_set(*whole)) for whole in staged.wholes()]
+    sets = [(whole, samples) for whole, samples in opened if len(samples)]  # of none, its lines tell why
     total = sum(len(samples) for _, samples in sets)
     counter, steps = _Counter(total, board), time_steps(recipe)
     checks = []
@@ -185,24 +212,39 @@ class _Counter:
             self._board.say(f"checking data: {self._done} of {self._total} samples", at_once=False)
 
 
-# -- refusing
+# -- telling, and refusing
 
 
-def _refuse(data: DataPlan, found: Found) -> None:
-    """Raises what can't be gone on with."""
+def _tell(data: DataPlan, found: Found, board: Board, show: Show | None) -> None:
+    """What was found, once: shown, or in the log. Raises what can't be gone on with."""
+    board.update(data=found.status())
+    if show:
+        show(found)
+        _refuse(data, found, codes)
+        return
+    log.info("%s.", found.sentence())
+    for finding in found.findings:
+        if not (data.validation == "Strict" and finding.is_error):
+            log.warning("%s.", finding)
+    _refuse(data, found, sentence)
+
+
+def _refuse(data: DataPlan, found: Found, told: Callable[..., str]) -> None:
+    """Raises what can't be gone on with; `told` says what an error says of findings."""
     errors = [finding for finding in found.findings if finding.is_error]
     of_data = [finding for finding in errors if not finding.is_of_schedule]
     if data.validation == "Strict" and of_data:
         raise DatasetInvalid(
-            f"{sentence(errors)} With data.validation: Warn, such samples are left out of training."
+            f"{told(errors)} With data.validation: Warn, such samples are left out of training."
         )
     if data.validation == "Strict" and errors:
-        raise InvalidSpec(sentence(errors, "The run can't be trained as it is planned"))
+        raise InvalidSpec(told(errors, "The run can't be trained as it is planned"))
     if found.train_samples and found.eval_samples:
         return
-    if found.left_out:
+    if found.left_out or found.staged.findings:
         what = "evaluate" if found.train_samples else "train"
-        raise DatasetInvalid(f"No sample is left to {what} on. {sentence(of_data)}")
+        why = told(of_data) if of_data else sentence(found.staged.findings)
+        raise DatasetInvalid(f"No sample is left to {what} on. {why}")
     raise DatasetInvalid(
         f"{data.train} holds too few samples to train on some and evaluate on others: add some, "
         "or name an evaluation set in data.eval."

@@ -133,18 +133,6 @@ class EvalSet:
         return UpstreamLabels(self.recipe, self.labels())
 
 
-def in_batches(images: Iterable[Images]) -> Iterator[Images]:
-    """N x 3 x H x W, in order: images of equal width that follow each other share a batch."""
-    batch: list[Images] = []
-    for image in images:
-        if batch and (image.shape != batch[0].shape or len(batch) == EVAL_BATCH):
-            yield np.stack(batch)
-            batch = []
-        batch.append(image)
-    if batch:
-        yield np.stack(batch)
-
-
 class _Way(NamedTuple):
     """One image and one way of preparing it."""
 

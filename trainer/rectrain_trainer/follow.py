@@ -42,7 +42,7 @@ def follow(
         held_out.on_batch = ranks.sign
         decoder = build_decoder(recipe.characters, use_space_char=recipe.use_space_char)
         interval = plan.training.eval_interval
-        state = TrainState.new(recipe, len(loader), ranks)
+        state = TrainState.new(recipe, len(loader), ranks, loader.samples)
         ranks.gate(RESUMED)
         share_state(state, None)
         board.enter(Stage.TRAINING)

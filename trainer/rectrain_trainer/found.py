@@ -11,8 +11,8 @@ from pydantic.alias_generators import to_camel
 from rectrain_api.status import FINDINGS_KEPT, DataStatus, FindingStatus
 from rectrain_data.findings import Finding
 from rectrain_data.upstream_losses import RANKS, Losses, never_seen
-from rectrain_trainer.config import Recipe
 from rectrain_trainer.stage import Staged
+from rectrain_trainer.words import many
 
 STATUS_MESSAGE: Final = 600
 """Characters: a label in it may be long, and sixteen of these have to fit into a report."""
@@ -26,7 +26,6 @@ _OURS: Final[dict[str, str]] = {
 class Found:
     """All of it, in the user's words: places are places in S3."""
 
-    recipe: Recipe
     staged: Staged
     """Without what is left out."""
     validation: Literal["Strict", "Warn", "Off"]
@@ -49,8 +48,11 @@ class Found:
     def sentence(self) -> str:
         """What was looked at, and what is left out."""
         if self.validation == "Off":
-            return "Neither labels nor images were looked at (data.validation: Off)"
-        looked = f"Checked {_many(self.samples, 'sample')}: every label, and every image"
+            left_out = f"; {self._lines_left_out()} left out" if self.left_out else ""
+            return f"Neither labels nor images were looked at (data.validation: Off){left_out}"
+        if not self.samples:
+            return "There is no sample that could be looked at"
+        looked = f"Checked {many(self.samples, 'sample')}: every label, and every image"
         if self.decoded < self.samples:
             looked += (
                 f"'s first and last bytes; {self.decoded:,} images, spread evenly, were decoded (a damaged "
@@ -61,6 +63,21 @@ class Found:
         if self.validation == "Warn":
             looked += f"; {self.left_out:,} left out"
         return looked
+
+    def verdict(self) -> str:
+        """What it comes to where nothing is refused."""
+        if self.validation == "Off":
+            left_out = f", but for {self._lines_left_out()} left out" if self.left_out else ""
+            return f"model and S3 are fine, the data wasn't looked at{left_out}"
+        if not any(f.is_error and not f.is_of_schedule for f in self.findings):
+            return "data, model and S3 are fine"
+        left_out = (
+            f"{many(self.left_out, 'sample')} left out" if self.left_out else "what was found, all kept"
+        )
+        return f"model and S3 are fine, and so is the data but for {left_out}"
+
+    def _lines_left_out(self) -> str:
+        return f"{many(self.left_out, 'line')} of label files (no sample, or no image there)"
 
     def status(self) -> DataStatus:
         """As status shows it."""
@@ -109,7 +126,8 @@ class Found:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        left_out = f"; {self.left_out:,} left out" if self.validation == "Warn" else ""
+        shown = self.validation == "Warn" or (self.validation == "Off" and self.left_out)
+        left_out = f"; {self.left_out:,} left out" if shown else ""
         yield f"{self.train_samples:,} samples to train on, {self.eval_samples:,} to evaluate on{left_out}."
         yield f"{self.sentence()}."
         if self.findings:
@@ -122,6 +140,8 @@ class Found:
         if not (self.train_losses and self.eval_losses and self.train_losses.samples):
             return
         yield "PaddleOCR's own training would do this with the same data, and say nothing:"
+        if self.staged.passed_over:
+            yield f"  (without {many(self.staged.passed_over, 'line')} whose faults stand above)"
         if any(part.swapped == part.samples for part in (self.train_losses, self.eval_losses)):
             yield "  It would end in a RecursionError: a bad sample has no good one to be swapped for."
             return
@@ -133,12 +153,12 @@ class Found:
     def _training_lines(self, losses: Losses) -> Iterator[str]:
         swapped = "swapped for another sample, every time"
         if losses.dropped:
-            yield f"    {_many(losses.dropped, 'label')} dropped{_why(losses)}, {swapped}"
+            yield f"    {many(losses.dropped, 'label')} dropped{_why(losses)}, {swapped}"
         if losses.unreadable:
-            yield f"    {_many(losses.unreadable, 'image')} unreadable, {swapped}"
+            yield f"    {many(losses.unreadable, 'image')} unreadable, {swapped}"
         if losses.shortened:
-            lost = _many(losses.characters, "character")
-            yield f"    {_many(losses.shortened, 'label')} shortened by {lost}"
+            lost = many(losses.characters, "character")
+            yield f"    {many(losses.shortened, 'label')} shortened by {lost}"
         if losses.swapped or losses.shortened:
             yield f"      RecTrain {_OURS[self.validation]}."
         else:
@@ -154,13 +174,13 @@ class Found:
             yield "    no label or image lost"
             return
         if losses.swapped:
-            causes = f"{_many(losses.dropped, 'label')}, {_many(losses.unreadable, 'image')}"
-            yield f"    {_many(losses.swapped, 'sample')} ({causes}) swapped for the next, which counts twice"
+            causes = f"{many(losses.dropped, 'label')}, {many(losses.unreadable, 'image')}"
+            yield f"    {many(losses.swapped, 'sample')} ({causes}) swapped for the next, which counts twice"
         if losses.shortened:
-            lost = _many(losses.characters, "character")
-            yield f"    {_many(losses.shortened, 'label')} compared without {lost}"
+            lost = many(losses.characters, "character")
+            yield f"    {many(losses.shortened, 'label')} compared without {lost}"
         if losses.spaced:
-            yield f"    {_many(losses.spaced, 'label')} compared without spaces"
+            yield f"    {many(losses.spaced, 'label')} compared without spaces"
         if losses.dropped or losses.shortened or losses.spaced:
             yield "      RecTrain compares whole labels: what the model can't write is an error of the model."
 
@@ -173,10 +193,6 @@ def _why(losses: Losses) -> str:
     if not losses.dropped:
         return ""
     return f" ({losses.empty:,} empty, {losses.too_long:,} too long, {losses.unknown:,} wholly unknown)"
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _losses(losses: Losses) -> dict[str, int]:

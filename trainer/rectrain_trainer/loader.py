@@ -113,11 +113,11 @@ class Loader:
         """`share`: this rank's part of every step's samples, of `batch_size` for each rank."""
         self.share = share
         self._source = source
-        count = len(source.open())
-        if not count:
+        self.samples = len(source.open())
+        if not self.samples:
             raise DatasetInvalid("The training set holds no samples.")
         self._sampler = Sampler(
-            recipe.sampler, count, batch_size=recipe.batch_size, world=share.world, seed=recipe.seed
+            recipe.sampler, self.samples, batch_size=recipe.batch_size, world=share.world, seed=recipe.seed
         )
         self._pool = WorkerPool(BatchMaker, (recipe, source), workers) if workers else None
         self._maker = None if self._pool else BatchMaker(recipe, source)

@@ -88,15 +88,19 @@ class TrainState:
     """Whether the weights of this very position were evaluated."""
     unimproved: int = 0
     """Evaluations in a row that weren't better than the best."""
+    samples: int | None = None
+    """To train on: their order follows from how many they are. None where nobody resumes."""
     _unseen: list[tuple[int, int, float, Any]] = field(default_factory=list)
     """Epoch, step, learning rate, and the loss on the device that nobody has looked at."""
 
     @classmethod
-    def new(cls, recipe: Recipe, steps_per_epoch: int, ranks: Ranks | None = None) -> "TrainState":
+    def new(
+        cls, recipe: Recipe, steps_per_epoch: int, ranks: Ranks | None = None, samples: int | None = None
+    ) -> "TrainState":
         """A fresh run: first weights from the seed, schedule over `recipe.epochs`."""
         learner = build_learner(recipe, steps_per_epoch)
         ema = Ema.new(recipe.ema, learner.model) if recipe.ema else None
-        return cls(recipe, learner, steps_per_epoch, ranks=ranks or Ranks(), ema=ema)
+        return cls(recipe, learner, steps_per_epoch, ranks=ranks or Ranks(), ema=ema, samples=samples)
 
     @property
     def total_steps(self) -> int:

@@ -1,5 +1,6 @@
 """A RecTrainingJob from a YAML file, for a run without a cluster. Called by the command line."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +33,9 @@ _OURS: Final = frozenset(
     }
 )
 """What the operator sets in every pod: there, too, replicas.env can't change these."""
+
+
+_OVERRIDES: Final = ("spec", "model", "overrides")
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,27 @@ def describe(error: ValidationError) -> str:
 
 def _said(fault: ErrorDetails) -> str:
     """Pydantic's words for a fault, made plain where a slip of the pen is likely."""
+    if fault["loc"][:3] == _OVERRIDES and fault["type"] == "string_type":
+        written = _as_override(str(fault["loc"][3]), fault["input"])
+        by_key = ", by a dotted key" if isinstance(fault["input"], dict) else ""
+        return f"must be text{by_key}; write {written}"
+    if fault["loc"] == _OVERRIDES and fault["type"] == "dict_type":
+        return f"must be dotted keys with text, such as {_as_override('Optimizer.lr.warmup_epoch', 9)}"
     plain = {
         "extra_forbidden": "there is no such field; correct its name or remove it",
         "missing": "is required",
         "string_type": "must be text; put it in quotes",
     }
     return plain.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+
+
+def _as_override(key: str, value: object) -> str:
+    """How a value is written in model.overrides; of a section, its first."""
+    while isinstance(value, dict) and value:
+        inner, value = next(iter(value.items()))
+        key = f"{key}.{inner}"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(text, ensure_ascii=False)}"
 
 
 def _documents(path: Path) -> list[Any]:

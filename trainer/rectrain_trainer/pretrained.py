@@ -20,7 +20,7 @@ from rectrain_api.plan import PretrainedPlan, RunPlan
 from rectrain_api.records import CheckpointRecord
 from rectrain_api.run_log import RunLog
 from rectrain_api.run_state import RunState
-from rectrain_data.dictionary import builtin_names
+from rectrain_data.dictionary import builtin_names, not_there
 from rectrain_data.transfer import Corrupt, Download, Store, sha256_file
 from rectrain_trainer.board import Board
 from rectrain_trainer.config import Recipe
@@ -212,10 +212,7 @@ def _lines(dictionary: str, open_store: Callable[[str], Store]) -> list[str]:
     elif (path := builtin_names().get(dictionary)) is not None:
         data = path.read_bytes()
     else:
-        raise InputMissing(
-            f"There is no built-in dictionary {dictionary!r}: give model.pretrained.dictionary an s3:// URI "
-            f"of a text file, or one of {', '.join(sorted(builtin_names()))}."
-        )
+        raise InputMissing(f"model.pretrained.dictionary: {not_there(dictionary)}.")
     try:
         lines = [line.removesuffix("\r") for line in data.decode().split("\n")]
     except UnicodeDecodeError as e:

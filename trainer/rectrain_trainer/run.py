@@ -28,7 +28,7 @@ from rectrain_api.run_state import ROLLED_BACK, UNPRODUCTIVE_LIMIT, RunState
 from rectrain_api.status import Progress, Reason
 from rectrain_data.transfer import RetryEvent, S3Options, Store
 from rectrain_trainer.board import Board
-from rectrain_trainer.check import check_data
+from rectrain_trainer.check import check_data, recipe_for
 from rectrain_trainer.checkpoint import Committer
 from rectrain_trainer.chunks import Chunks
 from rectrain_trainer.config import Recipe
@@ -95,8 +95,8 @@ class Run:
         if not self.ranks.first:
             with Trial(self.plan, self.board, wanted=True) as trial:
                 self._configure_device()
-                found = self._checked(trial)
-            return follow(self.plan, found.staged, found.recipe, self.ranks, self.board, self._workers())
+                recipe, found = self._checked(trial)
+            return follow(self.plan, found.staged, recipe, self.ranks, self.board, self._workers())
         self._store = self._open(self.plan.checkpoint.uri)
         self._log_place = self._open(self.plan.checkpoint.uri)
         run_log = RunLog(log_store(self._log_place, self.plan), self._store.uri)
@@ -111,42 +111,38 @@ class Run:
         untried = until == "checked" or not state.checkpointed_attempts
         with Trial(self.plan, self.board, wanted=untried) as trial:
             self._prepare()
-            found = self._checked(trial)
+            recipe, found = self._checked(trial)
         self._first = first_weights(
-            self.plan, found.recipe, state, self._open, self.work_dir / "pretrained", self.board
+            self.plan, recipe, state, self._open, self.work_dir / "pretrained", self.board
         )
         self.interrupt.check()
         if self.plan.training.smoke_test and untried:
-            failed = smoke_test(self.plan, found.recipe, found.staged.train, self._first, self.board)
+            failed = smoke_test(self.plan, recipe, found.staged.train, self._first, self.board)
             found = found.also(failed) if failed else found
             self.board.update(data=found.status())
             self.interrupt.check()
         if until == "checked":
-            unseen = self.plan.data.validation == "Off"
-            fine = (
-                "model and S3 are fine, the data wasn't looked at"
-                if unseen
-                else "data, model and S3 are fine"
-            )
-            return Outcome(Reason.CHECKED, f"{self.plan.identity} can be trained: {fine}.")
+            return Outcome(Reason.CHECKED, f"{self.plan.identity} can be trained: {found.verdict()}.")
         if not self.ranks.alone:
             self.board.say(WAITING)
             self.ranks.open()
             self.board.say("")
         self._take_attempt(run_log)
-        return self._train(run_log, found)
+        return self._train(run_log, recipe, found)
 
-    def _checked(self, trial: Trial) -> Found:
+    def _checked(self, trial: Trial) -> tuple[Recipe, Found]:
         """The data, here and checked, and a step tried."""
         self.interrupt.check()
-        staged = stage(self.plan, self._open, self.work_dir / "data", self.board, self.pod.cache_dir)
+        folder, cache = self.work_dir / "data", self.pod.cache_dir
+        staged = stage(self.plan, self._open, folder, self.board, cache, for_check=self.show is not None)
         self.interrupt.check()
-        trial.begin(staged)
-        found = check_data(self.plan, staged, self.board, self.show)
+        recipe = recipe_for(self.plan, staged, self.board, self.show)
+        trial.begin(recipe, staged)
+        found = check_data(self.plan, recipe, staged, self.board, self.show)
         self.interrupt.check()
         trial.conclude()
         self.interrupt.check()
-        return found
+        return recipe, found
 
     def end(self, reason: str) -> None:
         """Say in the log how the attempt ended, if it may still be said. Never raises."""
@@ -288,13 +284,13 @@ class Run:
         self.chunks.start(quick, attempt)
         log.info("Attempt %d of %s at %s.", attempt, self.plan.identity, self._store.uri)
 
-    def _train(self, run_log: RunLog, found: Found) -> Outcome:
+    def _train(self, run_log: RunLog, recipe: Recipe, found: Found) -> Outcome:
         from rectrain_trainer.evaluate import EvalSet
         from rectrain_trainer.loader import Loader
         from rectrain_trainer.publish import Publication, publish
         from rectrain_trainer.segments import Segments
 
-        recipe, staged = found.recipe, found.staged
+        staged = found.staged
         with Loader(recipe, staged.train, workers=self._workers(), share=self.ranks.share) as loader:
             held_out = EvalSet(recipe, staged.eval)
             segments = Segments(

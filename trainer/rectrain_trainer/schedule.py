@@ -10,6 +10,7 @@ from rectrain_api.plan import RunPlan
 from rectrain_data.findings import Code, Finding, Report
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.sampler import Sampler, batch_sizes
+from rectrain_trainer.words import many
 
 FEWEST_EVALUATIONS: Final = 3
 _LR: Final = "Optimizer.lr"
@@ -27,7 +28,7 @@ def schedule_findings(plan: RunPlan, recipe: Recipe, samples: int) -> list[Findi
     if evaluations < FEWEST_EVALUATIONS:
         every, unit = plan.training.eval_interval.every, plan.training.eval_interval.unit
         interval = unit.removesuffix("s") if every == 1 else f"{every} {unit}"
-        detail = f"every {interval}: {evaluations} in {_epochs(recipe.epochs)}"
+        detail = f"every {interval}: {evaluations} in {many(recipe.epochs, 'epoch')}"
         report.add(Code.FEW_EVALUATIONS, "training.evalInterval", detail=detail)
     for key, epoch in _late(recipe.optimizer["lr"], recipe.epochs):
         detail = f"until epoch {epoch:g}, of {recipe.epochs}"
@@ -54,7 +55,3 @@ def _late(lr: Mapping[str, Any], epochs: int) -> list[tuple[str, float]]:
         "milestones": max(lr.get("milestones", [0])),  # MultiStepDecay
     }
     return [(key, end) for key, end in ends.items() if end >= epochs]
-
-
-def _epochs(count: int) -> str:
-    return f"{count} epoch{'s' if count > 1 else ''}"

@@ -97,7 +97,7 @@ class Segments:
         if any(r.attempt == self.run_log.attempt for r in told.rollbacks):  # they may have been raised before
             epochs = max(recipe.epochs, told.epochs, self.epochs_wanted())
             recipe = dataclasses.replace(recipe, epochs=epochs)
-        state = TrainState.new(recipe, len(self.loader), self.ranks)
+        state = TrainState.new(recipe, len(self.loader), self.ranks, self.loader.samples)
         if found is None and self.first is not None:
             set_params(state.learner.model, self.first)
         self.ranks.gate(RESUMED)

@@ -83,6 +83,8 @@ class RunShape:
     batch_size: int
     steps_per_epoch: int
     epochs: int
+    samples: int | None = None
+    """To train on: as many steps may be of others. None in older checkpoints."""
 
 
 def capture(state: TrainState, memory: Memory | None = None) -> Snapshot:
@@ -129,7 +131,7 @@ def share_state(state: TrainState, snapshot: Snapshot | None) -> None:
     if snapshot.position.step:
         restore(state, snapshot)
     else:
-        _check_shape(state, snapshot.shape)
+        _check_shape(state, snapshot)
         set_params(state.learner.model, snapshot.params)
 
 
@@ -159,7 +161,7 @@ def restore(state: TrainState, snapshot: Snapshot) -> None:
     With more epochs the learning rate follows the new, longer schedule from this step on. After a rollback
     it follows the lower one: the snapshot may be from before.
     """
-    _check_shape(state, snapshot.shape)
+    _check_shape(state, snapshot)
     if state.ema is not None and snapshot.ema is not None:
         state.ema.restore(snapshot.ema, state.learner.model)
     else:
@@ -178,19 +180,21 @@ def extend(state: TrainState, epochs: int) -> None:
     _reschedule(state)
 
 
-def _check_shape(state: TrainState, have: RunShape) -> None:
-    want = _shape_of(state)
-    counts = (
+def _check_shape(state: TrainState, snapshot: Snapshot) -> None:
+    have, want = snapshot.shape, _shape_of(state)
+    counts = [
         ("seed", have.seed, want.seed),
         ("images a step", have.batch_size, want.batch_size),
         ("steps an epoch", have.steps_per_epoch, want.steps_per_epoch),
-    )
+    ]
+    if snapshot.position.step_in_epoch and have.samples and want.samples:
+        counts.append(("samples to train on", have.samples, want.samples))
     changed = [f"{name}: {old} → {new}" for name, old, new in counts if old != new]
     if changed:
         raise InvalidSpec(
             f"The checkpoint was made with other data, settings or number of pods ({'; '.join(changed)}), so "
-            "its place in the epoch would mean other samples: put that back, or give this run a "
-            "checkpoint.uri of its own."
+            "its place in the epoch would mean other samples: put that back (the data, and data.validation, "
+            "which decides what of it is left out), or give this run a checkpoint.uri of its own."
         )
 
 
@@ -210,7 +214,7 @@ def _reschedule(state: TrainState) -> None:
 def _shape_of(state: TrainState) -> RunShape:
     recipe = state.recipe
     batch_size = recipe.batch_size * state.ranks.share.world
-    return RunShape(recipe.seed, batch_size, state.steps_per_epoch, recipe.epochs)
+    return RunShape(recipe.seed, batch_size, state.steps_per_epoch, recipe.epochs, state.samples)
 
 
 def _numbers(schedule: Mapping[str, Any]) -> dict[str, Any]:

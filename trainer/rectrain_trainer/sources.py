@@ -27,6 +27,8 @@ class StagedSource:
     part: Split | None = None
     """A part chosen by hash, for a set without splits."""
     eval_fraction: float = 0.0
+    passed_over: bytes = b""
+    """Of a label file, a bit for each line: set where it is no sample. Empty: all of them are."""
     left_out: bytes = b""
     """A bit for each sample of the whole set: set where it can't be used. Empty: all of them can."""
 
@@ -56,14 +58,14 @@ class StagedSource:
     @property
     def whole(self) -> "Whole":
         """The set that it is of."""
-        return self.path, self.packed, self.split
+        return self.path, self.packed, self.split, self.passed_over
 
     def name(self, i: int) -> str:
         """Where sample `i` is found."""
         return self.open().name(i)
 
 
-Whole = tuple[Path, bool, Split | None]
+Whole = tuple[Path, bool, Split | None, bytes]
 """A set as `open_set` takes it."""
 
 
@@ -72,9 +74,9 @@ def wholes_of(*sources: StagedSource) -> list[Whole]:
     return list(dict.fromkeys(s.whole for s in sources))
 
 
-def open_set(path: Path, packed: bool, split: Split | None = None) -> SampleSet:
+def open_set(path: Path, packed: bool, split: Split | None = None, passed_over: bytes = b"") -> SampleSet:
     """A staged set. Labels were checked once, when it was staged."""
-    return PackedSet.open(path, split=split) if packed else LooseSet(path)
+    return PackedSet.open(path, split=split) if packed else LooseSet(path, passed_over)
 
 
 class PartOfSet:

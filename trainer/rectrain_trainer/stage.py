@@ -10,7 +10,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,15 +19,16 @@ from rectrain_api.errors import DatasetInvalid, InputMissing, InvalidSpec
 from rectrain_api.plan import FROM_LABELS, DataPlan, RunPlan
 from rectrain_api.report import Stage
 from rectrain_data import dictionary as dictionaries
-from rectrain_data import labels
 from rectrain_data.dictionary import Dictionary
-from rectrain_data.findings import Report
+from rectrain_data.findings import Finding
 from rectrain_data.packed import INDEX, read_index
 from rectrain_data.split import EVAL, TRAIN, Split
 from rectrain_data.transfer import Download, Store, sha256_file, split_uri
+from rectrain_trainer import passed_over
 from rectrain_trainer.board import Board
 from rectrain_trainer.cache import PARALLEL, SharedCache
 from rectrain_trainer.disk import check_room, human
+from rectrain_trainer.passed_over import PassedOver, Validation
 from rectrain_trainer.sources import StagedSource, Whole, open_set, wholes_of
 from rectrain_trainer.uris import UriMap
 
@@ -44,6 +46,10 @@ class Staged:
     eval: StagedSource
     dictionary: Dictionary
     uris: UriMap
+    passed_over: int = 0
+    """Lines of label files that are no samples."""
+    findings: list[Finding] = field(default_factory=list)
+    """Why, with paths on this disk."""
 
     def wholes(self) -> list[Whole]:
         """Every set once, train before eval."""
@@ -60,42 +66,64 @@ class _Set:
     """Of a packed set; a label file has none."""
     store: Store
     downloads: list[Download]
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
 
 def stage(
-    plan: RunPlan, open_store: OpenStore, folder: Path, board: Board, cache: Path | None = None
+    plan: RunPlan,
+    open_store: OpenStore,
+    folder: Path,
+    board: Board,
+    cache: Path | None = None,
+    *,
+    for_check: bool = False,
 ) -> Staged:
     """Fetch the data of a plan into `folder`; packed sets into `cache`, if there is one.
+
+    `for_check`: what validation Strict refuses in a label file is left to the check, which tells it beside
+    all else.
 
     Raises:
         InvalidSpec: a set that isn't packed was to be cached.
         InputMissing, PermissionRefused, StoreUnavailable: naming the object.
-        DatasetInvalid: a label file, index or dictionary isn't what it should be.
+        DatasetInvalid: an index, a dictionary or, with Strict, a label file isn't what it should be.
         DiskTooSmall: before anything large is fetched.
     """
     board.enter(Stage.STAGING)
     folder.mkdir(parents=True, exist_ok=True)
     data, uris = plan.data, UriMap()
     with uris.translating():
+        chosen = _chosen_dictionary(data, open_store, folder, uris)
         wanted: list[Split] = [TRAIN] if data.eval else [TRAIN, EVAL]
-        train = _learn("train", data.train, wanted, open_store, folder / "train", uris)
-        held_out = _learn("eval", data.eval, [EVAL], open_store, folder / "eval", uris) if data.eval else None
+        how: Validation = "Warn" if for_check and data.validation == "Strict" else data.validation
+        learn = partial(_learn, open_store=open_store, uris=uris, validation=how)
+        train = learn("train", data.train, wanted, folder=folder / "train")
+        held_out = learn("eval", data.eval, [EVAL], folder=folder / "eval") if data.eval else None
         sets = [train, *([held_out] if held_out else [])]
         if cache is None:
             _fetch(sets, folder, data.cache_bytes, board)
         else:
             _fetch_shared(sets, SharedCache(cache, board), board)
         sources = _sources(data, train, held_out)
-        dictionary = _dictionary(data, open_store, sources, folder, uris)
+        counts = dictionaries.count_set(*(open_set(*whole) for whole in wholes_of(*sources)))
+        dictionary = chosen.with_space_of(counts) if chosen else dictionaries.from_counts(counts)
     board.say("")
-    return Staged(*sources, dictionary, uris)
+    others = [one.passed_over for one in sets]
+    findings = [finding for other in others for finding in other.findings]
+    return Staged(*sources, dictionary, uris, sum(other.count for other in others), findings)
 
 
 # -- what is needed
 
 
 def _learn(
-    field: str, uri: str, wanted: list[Split], open_store: OpenStore, folder: Path, uris: UriMap
+    name_of: str,
+    uri: str,
+    wanted: list[Split],
+    open_store: OpenStore,
+    folder: Path,
+    uris: UriMap,
+    validation: Validation,
 ) -> _Set:
     """A packed set by its index.json, else a label file."""
     store = open_store(uri)
@@ -106,11 +134,13 @@ def _learn(
     if not split_uri(uri)[1] or (beside := open_store(parent)).head(name) is None:
         raise InputMissing(
             f"{uri} is neither a packed set (it holds no {INDEX}) nor a label file: upload it "
-            f"(rectrain-data upload), or correct data.{field}."
+            f"(rectrain-data upload), or correct data.{name_of}."
         )
     uris.add(folder, beside.uri)
     beside.download_file(Download(name, folder / name))
-    return _Set(folder / name, False, (), beside, _images(folder / name, uri, beside))
+    images, others = passed_over.read(folder / name, uri, beside, validation)
+    downloads = [Download(path, folder / path, size) for path, size in images.items()]
+    return _Set(folder / name, False, (), beside, downloads, others)
 
 
 def _learn_packed(content: bytes, wanted: list[Split], store: Store, folder: Path, uris: UriMap) -> _Set:
@@ -126,21 +156,6 @@ def _learn_packed(content: bytes, wanted: list[Split], store: Store, folder: Pat
     return _Set(
         folder, True, splits, store, [Download(f.name, folder / f.name, f.size, f.sha256) for f in files]
     )
-
-
-def _images(file: Path, uri: str, store: Store) -> list[Download]:
-    """The images of a label file, with the sizes that S3 lists."""
-    report = Report()
-    rows = list(labels.read(file, report))
-    report.raise_if_any()
-    sizes = {o.key: o.size for o in store.list_objects()}
-    missing = [row for row in rows if row.path not in sizes]
-    if missing:
-        first = missing[0]
-        one = f"The image {store.uri_of(first.path)} ({uri} line {first.line}) isn't there"
-        many = f", nor are {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise InputMissing(f"{one}{many}: upload it beside the label file, or remove its line.")
-    return [Download(row.path, file.parent / row.path, sizes[row.path]) for row in rows]
 
 
 # -- fetching
@@ -227,35 +242,26 @@ def _sources(data: DataPlan, train: _Set, held_out: _Set | None) -> tuple[Staged
     if held_out is not None:
         eval_split = held_out.splits[0] if held_out.splits else None
         return (
-            StagedSource(train.path, train.packed, own),
-            StagedSource(held_out.path, held_out.packed, eval_split),
+            StagedSource(train.path, train.packed, own, passed_over=train.passed_over.bits),
+            StagedSource(held_out.path, held_out.packed, eval_split, passed_over=held_out.passed_over.bits),
         )
     if len(train.splits) > 1:
         return StagedSource(train.path, True, TRAIN), StagedSource(train.path, True, EVAL)
-    fraction = data.eval_fraction
+    fraction, bits = data.eval_fraction, train.passed_over.bits
     return (
-        StagedSource(train.path, train.packed, own, TRAIN, fraction),
-        StagedSource(train.path, train.packed, own, EVAL, fraction),
+        StagedSource(train.path, train.packed, own, TRAIN, fraction, bits),
+        StagedSource(train.path, train.packed, own, EVAL, fraction, bits),
     )
 
 
-def _dictionary(
-    data: DataPlan,
-    open_store: OpenStore,
-    sources: tuple[StagedSource, StagedSource],
-    folder: Path,
-    uris: UriMap,
-) -> Dictionary:
-    """The characters to tell apart; a space is among them if a label holds one."""
+def _chosen_dictionary(
+    data: DataPlan, open_store: OpenStore, folder: Path, uris: UriMap
+) -> Dictionary | None:
+    """The one that is named, read before anything large is fetched; None: the labels' own characters."""
     if data.dictionary.startswith("s3://"):
         parent, _, name = data.dictionary.rpartition("/")
         store = open_store(parent)
         uris.add(folder / "dictionary", store.uri)
         store.download_file(Download(name, folder / "dictionary" / name))
-        chosen = dictionaries.read(folder / "dictionary" / name, data.dictionary)
-    elif data.dictionary != FROM_LABELS:
-        chosen = dictionaries.builtin(data.dictionary)
-    else:
-        chosen = None
-    counts = dictionaries.count_set(*(open_set(*whole) for whole in wholes_of(*sources)))
-    return chosen.with_space_of(counts) if chosen else dictionaries.from_counts(counts)
+        return dictionaries.read(folder / "dictionary" / name, data.dictionary)
+    return None if data.dictionary == FROM_LABELS else dictionaries.builtin(data.dictionary)

@@ -16,6 +16,7 @@ from rectrain_api.status import Devices
 from rectrain_trainer.device import usable_cores
 from rectrain_trainer.disk import human
 from rectrain_trainer.memory import memory_limit
+from rectrain_trainer.words import many
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,11 @@ def log_surroundings(devices: Devices, folder: Path) -> None:
 
 def surroundings(devices: Devices, folder: Path) -> Iterator[str]:
     """The lines."""
-    yield _gpu(devices) if devices.kind == "gpu" else f"Device: CPU {devices.name}, {_cores(usable_cores())}"
+    yield (
+        _gpu(devices)
+        if devices.kind == "gpu"
+        else f"Device: CPU {devices.name}, {many(usable_cores(), 'core')}"
+    )
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = memory_limit(_LIMITS)
     if limit is not None and limit < whole:
@@ -69,7 +74,3 @@ def _gpu(devices: Devices) -> str:
         if driver := driver_version(_NVIDIA.read_text()):
             said.append(f"driver {driver}")
     return ", ".join(said)
-
-
-def _cores(count: int) -> str:
-    return f"{count} core{'s' if count > 1 else ''}"

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from rectrain_api.errors import BatchTooLarge, InternalError, RectrainError
+from rectrain_api.errors import BatchTooLarge, InternalError
 from rectrain_api.plan import RunPlan
 from rectrain_api.presets import SamplerConfig
 from rectrain_trainer import memory, upstream
 from rectrain_trainer.apart import Answer, Apart
 from rectrain_trainer.board import Board
-from rectrain_trainer.config import Recipe, resolve
+from rectrain_trainer.config import Recipe
 from rectrain_trainer.disk import human
 from rectrain_trainer.memory import Room
 from rectrain_trainer.sampler import batch_sizes
@@ -110,18 +110,11 @@ class Trial:
     def __exit__(self, *_exc: object) -> None:
         self._apart.close()
 
-    def begin(self, staged: Staged) -> None:
-        """Have it tried from here on. What is wrong with recipe or data is left to the check to say."""
+    def begin(self, recipe: Recipe, staged: Staged) -> None:
+        """Have it tried from here on. What is wrong with the data is left to the check to say."""
         if not self._wanted:
             return
-        dictionary, training = staged.dictionary, self._plan.training
-        try:
-            recipe = resolve(
-                self._plan.model, training, dictionary.characters, use_space_char=dictionary.use_space_char
-            )
-            count = len(staged.train.open())
-        except RectrainError:
-            return
+        count = len(staged.train.open())
         if not count:
             return
         upstream.load()  # this process will need it, so it isn't left
@@ -130,7 +123,7 @@ class Trial:
         if not self._plan.gpus:
             self._room = memory.room()
             log.debug("There are %s left to try a training step in.", human(self._room.left))
-        self._apart.ask(self._step(training.batch_size))
+        self._apart.ask(self._step(recipe.batch_size))
 
     def conclude(self) -> None:
         """Wait for it.

@@ -68,7 +68,7 @@ def status_of(exc: BaseException) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def classify(exc: BaseException, uri: str, endpoint: str | None) -> Failure:
+def classify(exc: BaseException, uri: str, endpoint: str | None, doing: str = "reading") -> Failure:
     """What a failed request on `uri` means. `exc` is anything that obstore raises."""
     code, status = code_of(exc), status_of(exc)
     where = endpoint or "AWS"
@@ -85,7 +85,8 @@ def classify(exc: BaseException, uri: str, endpoint: str | None) -> Failure:
         why = _DENIED_WHY.get(code or "", _UNSAID if status == 400 else _DEFAULT_DENIED)
         label = f" ({code})" if code else ""
         return Failure(
-            PermissionRefused(f"The S3 service at {where} refuses {uri}{label}: {why}."), transient=False
+            PermissionRefused(f"The S3 service at {where} refuses {doing} {uri}{label}: {why}."),
+            transient=False,
         )
     if isinstance(exc, obs.PreconditionError):
         return Failure(Corrupt(f"{uri} was changed while it was read: read it again."), transient=False)
@@ -97,7 +98,7 @@ def classify(exc: BaseException, uri: str, endpoint: str | None) -> Failure:
             transient=False,
         )
     if status is not None and not _is_transient(status, code):
-        return Failure(_refused(uri, where, status, code), transient=False)
+        return Failure(_refused(uri, doing, where, status, code), transient=False)
     return Failure(_unavailable(exc, uri, where, status, code), transient=True)
 
 
@@ -121,12 +122,12 @@ def missing_object(uri: str) -> InputMissing:
     return InputMissing(f"{uri} isn't there: upload it, or correct the URI.")
 
 
-def _refused(uri: str, where: str, status: int, code: str | None) -> RectrainError:
+def _refused(uri: str, doing: str, where: str, status: int, code: str | None) -> RectrainError:
     if status in (301, 307, 400) and code in ("PermanentRedirect", "IllegalLocationConstraintException"):
         return InvalidSpec(f"The bucket of {uri} is in another region: set s3.region or AWS_REGION.")
     label = code or f"HTTP {status}"
     return InvalidSpec(
-        f"The S3 service at {where} can't do what was asked of {uri} ({label}): "
+        f"The S3 service at {where} can't do what was asked of it ({doing} {uri}: {label}): "
         "check the URI, the endpoint and the addressing style."
     )
 

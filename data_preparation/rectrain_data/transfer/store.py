@@ -35,6 +35,8 @@ DEFAULT_LIMIT = 16
 _PROBE_RACERS = 16
 _LIST_PAGE = 1000
 _SHA256_KEY = "sha256"
+WRITING = "writing"
+"""Said of a request that was refused: a place may be readable, and that alone."""
 # A blip inside one part of a large upload is retried there rather than sending the whole file again.
 _INNER_RETRIES = 2
 
@@ -142,7 +144,9 @@ class Store:
     def put_bytes(self, key: str, data: bytes) -> None:
         """Write an object, whole or not at all."""
         attributes = {_SHA256_KEY: sha256_bytes(data)}
-        self._run(key, lambda: obstore.put(self._inner, self._path(key), data, attributes=attributes))
+        self._run(
+            key, lambda: obstore.put(self._inner, self._path(key), data, attributes=attributes), WRITING
+        )
 
     def put_file(self, key: str, path: Path, sha256: str | None = None) -> ObjectInfo:
         """Send a file. A sha256 that is given is trusted."""
@@ -155,7 +159,7 @@ class Store:
                 return self._put(key, path.read_bytes(), attributes)
             return self._put(key, path, attributes)
 
-        return ObjectInfo(key, size, self._run(key, request), digest)
+        return ObjectInfo(key, size, self._run(key, request, WRITING), digest)
 
     def create(self, key: str, data: bytes) -> bool:
         """Create-only put (`If-None-Match: *`). False: the key is there, perhaps by an answer that got lost
@@ -168,24 +172,25 @@ class Store:
                 return False
             return True
 
-        return self._run(key, request)
+        return self._run(key, request, WRITING)
 
     def copy(self, source: str, target: str) -> None:
         """Copy inside the store, by the server. Raises InputMissing."""
-        self._run(source, lambda: obstore.copy(self._inner, self._path(source), self._path(target)))
+        writing = f"{WRITING} {self.uri_of(target)} as a copy of"
+        self._run(source, lambda: obstore.copy(self._inner, self._path(source), self._path(target)), writing)
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; those that aren't there are no error."""
         for start in range(0, len(keys), _LIST_PAGE):
             paths = [self._path(key) for key in keys[start : start + _LIST_PAGE]]
-            self._run(keys[start], partial(obstore.delete, self._inner, paths))
+            self._run(keys[start], partial(obstore.delete, self._inner, paths), "deleting")
 
     # -- listing
 
     def list_objects(self, prefix: str = "", after: str | None = None) -> Iterator[ObjectInfo]:
         """Objects under a prefix (whole folders), in key order; those after a key if one is given."""
         while True:
-            page = self._run(prefix, partial(self._list_page, prefix, after))
+            page = self._run(prefix, partial(self._list_page, prefix, after), "listing")
             yield from page
             if len(page) < _LIST_PAGE:
                 return
@@ -310,9 +315,9 @@ class Store:
     def _path(self, key: str) -> str:
         return f"{self._prefix}{key}"
 
-    def _run(self, key: str, request: Callable[[], T]) -> T:
+    def _run(self, key: str, request: Callable[[], T], doing: str = "reading") -> T:
         uri = self.uri_of(key)
-        return self.retries.run(request, lambda exc: errors.classify(exc, uri, self._endpoint))
+        return self.retries.run(request, lambda exc: errors.classify(exc, uri, self._endpoint, doing))
 
     def _found(self, key: str, request: Callable[[], T]) -> T | None:
         def tolerant() -> T | None:

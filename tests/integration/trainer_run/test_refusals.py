@@ -69,13 +69,16 @@ def test_characters_outside_the_dictionary(
     refused(trainer.run(job), 65, "DatasetInvalid", "U+0E3F", f"{uri} line 3", "add them to the dictionary")
 
 
-def test_labels_too_long(trainer: Trainer, manifest: Manifest, loose: Loose) -> None:
-    """A check prints what it found before it refuses it, and what upstream would have done."""
-    uri = loose(labels={2: "1" * 13})
+def test_what_a_check_refuses(trainer: Trainer, manifest: Manifest, loose: Loose) -> None:
+    """It is printed once, of label files and samples alike, with what upstream would have done."""
+    uri = loose(labels={2: "1" * 13, 4: "12\t34"}, data={9: None})
     job = trainer.folder / "check.yaml"
     job.write_text(json.dumps(manifest(train=uri)))
     ended = trainer.start_with(["check", "-f", str(job)]).wait()
-    refused(ended, 65, "DatasetInvalid", f"{uri} line 3", "13 characters", "shorten it")
+    refused(ended, 65, "DatasetInvalid", "see the findings (RD005, RD013, RD014, RD010)")
+    for place in (f"{uri} line 3 (images/2.png, 13 characters", f"{uri} line 5", f"{uri} line 10"):
+        assert place in ended.errors
+    assert ended.errors.count("shorten it") == 1
     assert "1 label dropped (0 empty, 1 too long, 0 wholly unknown), swapped for another" in ended.errors
 
 

@@ -1,5 +1,6 @@
 """Dictionaries: from labels, from files, built in, and what labels lack of them."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -85,11 +86,18 @@ def test_a_checkout_of_paddleocr_comes_first(tmp_path: Path, monkeypatch: pytest
     assert list(dictionary.builtin_names()) == ["new_dict"]
 
 
-def test_an_unknown_name_lists_the_ways_out() -> None:
-    with pytest.raises(InputMissing, match=r"nope.*FromLabels.*en_dict"):
-        dictionary.builtin("nope")
-
-
-def test_a_name_that_is_nearly_right() -> None:
-    with pytest.raises(InputMissing, match=r"one of .*\bth_dict\b.* \(or another of the \d+\)\.$"):
-        dictionary.builtin("ppocrv5_th_dict")
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("ppocrv5_th_dict", r".*\bth_dict\b"), ("en", ".*en_dict"), ("th_dict.txt", "th_dict"), ("nope", ".*")],
+)
+def test_a_name_that_isnt_there_has_nearest_ones_and_a_way_to_ones_own(name: str, near: str) -> None:
+    """PaddleOCR 3.7 has ppocrv5_th_dict, 2.10 hasn't."""
+    with pytest.raises(InputMissing) as refused:
+        dictionary.builtin(name)
+    assert re.fullmatch(
+        rf"The PaddleOCR installed here has no dictionary {name!r}: name one that it has "
+        rf"\(nearest: {near}.*; \d+ in all\), or give an s3:// URI "
+        r"\(a text file of your own, one character a line\), or FromLabels\.",
+        str(refused.value),
+    ), str(refused.value)
+    assert len(str(refused.value)) < 300

@@ -1,13 +1,16 @@
 """The parts of the transfer that need no S3: options, error mapping, retries, bulk work."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import obstore
 import obstore.exceptions
 import pytest
 
 from rectrain_api.errors import InputMissing, Interrupted, InvalidSpec, PermissionRefused, StoreUnavailable
-from rectrain_data.transfer import Corrupt, Retries, RetryEvent, S3Options, split_uri
+from rectrain_data.transfer import Corrupt, Retries, RetryEvent, S3Options, Store, split_uri
 from rectrain_data.transfer.bulk import for_each
 from rectrain_data.transfer.errors import Failure, classify
 
@@ -143,6 +146,33 @@ def test_every_answer_has_its_meaning(exc: Exception, kind: type[Exception], tra
     assert type(failure.error) is kind
     assert failure.transient is transient
     assert "bkt" in str(failure.error)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda store: store.put_bytes("a/b", b""), "refuses writing s3://bkt/run/a/b (AccessDenied)"),
+        (lambda store: store.create("a/b", b""), "refuses writing s3://bkt/run/a/b (AccessDenied)"),
+        (lambda store: store.copy("a", "b"), "writing s3://bkt/run/b as a copy of s3://bkt/run/a (Acc"),
+        (lambda store: store.delete(["a"]), "refuses deleting s3://bkt/run/a (AccessDenied)"),
+        (lambda store: store.get("a"), "refuses reading s3://bkt/run/a (AccessDenied)"),
+        (lambda store: store.list_keys("a"), "refuses listing s3://bkt/run/a (AccessDenied)"),
+    ],
+)
+def test_what_was_refused_is_said(
+    call: Callable[[Store], Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store may be readable, and that alone."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise answer(403, "AccessDenied")
+
+    for name in ("put", "get", "copy", "delete", "list"):
+        monkeypatch.setattr(obstore, name, refuse)
+    inner: Any = None
+    with pytest.raises(PermissionRefused) as refused:
+        call(Store(inner, "bkt", "run", None, Retries()))
+    assert said in str(refused.value)
 
 
 class Clock:

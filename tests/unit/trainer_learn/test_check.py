@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rectrain_api.errors import DatasetInvalid, InvalidSpec
+from rectrain_api.plan import RunPlan
 from rectrain_api.report import REPORT_LIMIT_BYTES
 from rectrain_api.status import FINDINGS_KEPT
 from rectrain_data.dictionary import Dictionary
@@ -66,7 +67,11 @@ def stage(tmp_path: Path) -> Stage:
 def found_in(staged: Staged, validation: str, **sections: Any) -> tuple[Found, Board]:
     board = Board("s3://runs/digits")
     plan = make_plan(epochs=3, batch_size=8, data={"validation": validation}, **sections)
-    return check.check_data(plan, staged, board), board
+    return checked(plan, staged, board), board
+
+
+def checked(plan: RunPlan, staged: Staged, board: Board, show: check.Show | None = None) -> Found:
+    return check.check_data(plan, check.recipe_for(plan, staged, board, show), staged, board, show)
 
 
 def test_good_data_has_nothing_to_say(stage: Stage) -> None:
@@ -90,11 +95,9 @@ def test_good_data_has_nothing_to_say(stage: Stage) -> None:
 
 
 def test_strict_refuses_with_codes_places_and_a_way_out(stage: Stage) -> None:
-    shown: list[Found] = []
-    plan = make_plan(epochs=3, batch_size=8)
     staged = stage({1: "12x"}, broken={"eval": [4]})
     with pytest.raises(DatasetInvalid) as refused:
-        check.check_data(plan, staged, Board("s3://runs/digits"), shown.append)
+        found_in(staged, "Strict")
     assert str(refused.value) == (
         "The data can't be trained on: RD012 at s3://data/train/labels.txt line 2 (images/00001.png, "
         '"x" U+0078, 1 time): labels have characters that the dictionary lacks; add them to the dictionary '
@@ -102,7 +105,32 @@ def test_strict_refuses_with_codes_places_and_a_way_out(stage: Stage) -> None:
         "(images/00004.png, it isn't an image in a format that OpenCV reads): the image can't be decoded; "
         "replace it, or remove the sample. With data.validation: Warn, such samples are left out of training."
     )
-    assert [f.code for f in shown[0].findings] == [Code.UNKNOWN_CHARACTER, Code.IMAGE_UNREADABLE]
+
+
+@pytest.mark.parametrize("validation", ["Strict", "Warn"])
+def test_what_is_shown_is_not_said_again(
+    validation: str, stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A check prints its findings: in the log and in the refusal they would only stand once more."""
+    caplog.set_level(logging.INFO, "rectrain_trainer")
+    shown: list[Found] = []
+    plan = make_plan(epochs=3, batch_size=25, data={"validation": validation})
+    staged, board = stage({1: "12x"}, broken={"eval": [4]}), Board("s3://runs/digits")
+    if validation == "Strict":
+        with pytest.raises(DatasetInvalid) as refused:
+            checked(plan, staged, board, shown.append)
+        assert str(refused.value) == (
+            "The data can't be trained on: see the findings (RD012, RD011). With data.validation: Warn, such "
+            "samples are left out of training."
+        )
+    else:
+        checked(plan, staged, board, shown.append)
+    assert [f.code for f in shown[0].findings] == [
+        Code.UNKNOWN_CHARACTER,
+        Code.IMAGE_UNREADABLE,
+        Code.BATCH_EXCEEDS_DATA,
+    ]
+    assert caplog.text == ""
 
 
 def test_warn_leaves_out_what_cannot_be_trained_on(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
@@ -123,11 +151,21 @@ def test_warn_leaves_out_what_cannot_be_trained_on(stage: Stage, caplog: pytest.
     assert [kept.name(i).partition("(")[2] for i in range(4)] == [
         f"images/{i:05d}.png)" for i in (2, 4, 6, 7)
     ]
-    with Loader(found.recipe, source) as loader:
+    recipe = make_recipe()
+    with Loader(recipe, source) as loader:
         assert sum(len(batch.images) for batch in loader.batches(0)) == 20
-    labels = EvalSet(found.recipe, found.staged.eval).labels()
+    labels = EvalSet(recipe, found.staged.eval).labels()
     assert len(labels) == 11
     assert "7x" in labels, "a label that the model can't write is an error of the model"
+
+
+def test_a_verdict_says_what_is_left_out(stage: Stage) -> None:
+    assert found_in(stage(), "Strict")[0].verdict() == "data, model and S3 are fine"
+    assert found_in(stage(), "Off")[0].verdict() == "model and S3 are fine, the data wasn't looked at"
+    found, _ = found_in(stage(BAD_TRAIN, broken={"eval": [4]}), "Warn")
+    assert found.verdict() == "model and S3 are fine, and so is the data but for 4 samples left out"
+    found, _ = found_in(stage(held_out=BAD_EVAL), "Warn")
+    assert found.verdict() == "model and S3 are fine, and so is the data but for what was found, all kept"
 
 
 def test_of_a_set_that_is_split_by_hash_each_part_is_left_what_it_can_use(stage: Stage) -> None:
@@ -147,7 +185,7 @@ def test_warn_refuses_when_nothing_is_left(stage: Stage) -> None:
     shown: list[Found] = []
     staged = stage(dict.fromkeys(range(24), "xy"))
     with pytest.raises(DatasetInvalid, match=r"^No sample is left to train on\. The data can't .*RD020"):
-        check.check_data(make_plan(data={"validation": "Warn"}), staged, Board("s3://r/d"), shown.append)
+        checked(make_plan(data={"validation": "Warn"}), staged, Board("s3://r/d"), shown.append)
     assert "It would end in a RecursionError" in shown[0].to_text()
     with pytest.raises(DatasetInvalid, match=r"^No sample is left to evaluate on\. The data can't .*RD011"):
         found_in(stage(broken={"eval": list(range(12))}), "Warn")

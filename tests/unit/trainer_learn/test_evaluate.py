@@ -19,7 +19,7 @@ import pytest
 from rectrain_api.errors import DatasetInvalid, Interrupted
 from rectrain_trainer import evaluate as evaluate_module
 from rectrain_trainer import upstream
-from rectrain_trainer.evaluate import EvalSet, Preparation, _by_width, _Way, evaluate, find, in_batches
+from rectrain_trainer.evaluate import EvalSet, Preparation, _by_width, _Way, evaluate, find
 from rectrain_trainer.figures import MEANING, Evaluation, Found, quality
 from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.model import build_decoder, dictionary_section
@@ -244,13 +244,6 @@ def test_images_that_wait_for_others_of_their_width_are_few(monkeypatch: pytest.
     for _, batch in _by_width(counted(), 100):
         given += batch.nbytes
         assert asked[0] - given <= 10_000_000 + batch.nbytes
-
-
-def test_batches_in_order() -> None:
-    widths = [100] * 70 + [120, 120, 100]
-    batches = list(in_batches(image for _, image in ways(widths)))
-    assert [batch.shape[0] for batch in batches] == [64, 6, 2, 1]
-    assert [int(image.flat[0]) for batch in batches for image in batch] == list(range(73))
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,9 @@ def test_parsed_against_the_type_that_stands_there(key: str, text: str, expected
     [
         pytest.param("Optimiser.name", "Adam", "did you mean 'Optimizer'?", id="misspelt-section"),
         pytest.param("Optimizer.lr.warmup_epochs", "1", "did you mean 'warmup_epoch'?", id="misspelt-key"),
+        pytest.param(
+            "warmup_epoch", "9", "did you mean 'Optimizer.lr.warmup_epoch'?", id="without-its-section"
+        ),
         pytest.param("Optimizer.zzz", "1", "it has clip_norm, lr, name", id="nothing-near"),
         pytest.param("Optimizer.lr", "1", "name a key inside it (warmup_epoch)", id="section"),
         pytest.param("Optimizer.name.x", "1", "single value", id="below-a-value"),

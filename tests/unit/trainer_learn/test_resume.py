@@ -238,6 +238,23 @@ def test_a_checkpoint_of_other_batches_is_refused(digits: Path) -> None:
         restore(other, snapshot)
 
 
+@pytest.mark.parametrize("inside", [0, 1])
+def test_other_samples_are_refused_in_mid_epoch(inside: int) -> None:
+    """As many steps, and yet another order: data.validation was changed, say."""
+    before = TrainState.new(RECIPE, STEPS, samples=48)
+    before.position = Position(1, inside, STEPS + inside)
+    snapshot = capture(before)
+    resumed = TrainState.new(RECIPE, STEPS, samples=47)
+    if not inside:
+        restore(resumed, snapshot)
+        return
+    with pytest.raises(InvalidSpec, match=r"\(samples to train on: 48 → 47\).* and data\.validation"):
+        restore(resumed, snapshot)
+    restore(TrainState.new(RECIPE, STEPS, samples=48), snapshot)
+    older = replace(snapshot, shape=replace(snapshot.shape, samples=None))
+    restore(resumed, older)
+
+
 def test_weights_of_another_dictionary_are_refused(digits: Path) -> None:
     snapshot = capture(TrainState.new(RECIPE, STEPS))
     other = TrainState.new(make_recipe(characters=list("abc")), STEPS)

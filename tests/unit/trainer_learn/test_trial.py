@@ -170,7 +170,7 @@ def test_a_step_that_fits_leaves_no_trace_in_this_process(digits: Path) -> None:
     before = random.getstate(), np.random.get_state()[1].tolist(), paddle.get_rng_state()[0].current_seed()
     board = Board("s3://runs/x")
     with Trial(plan_of(16), board, wanted=True) as trial:
-        trial.begin(staged(digits))
+        trial.begin(make_recipe(batch_size=16), staged(digits))
         trial.conclude()
     after = random.getstate(), np.random.get_state()[1].tolist(), paddle.get_rng_state()[0].current_seed()
     assert before == after
@@ -180,7 +180,7 @@ def test_a_step_that_fits_leaves_no_trace_in_this_process(digits: Path) -> None:
 def test_a_run_with_a_checkpoint_tries_nothing(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Apart, "start", lambda _self: pytest.fail("a process was started"))
     with Trial(plan_of(16), Board("s3://runs/x"), wanted=False) as trial:
-        trial.begin(staged(digits))
+        trial.begin(make_recipe(batch_size=16), staged(digits))
         trial.conclude()
 
 

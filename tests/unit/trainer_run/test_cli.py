@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rectrain_api.errors import InvalidSpec
 from rectrain_trainer import cli
+from rectrain_trainer.manifest import read_manifest
 from tests.support.plans import make_manifest
 
 
@@ -79,9 +81,37 @@ def test_a_model_whose_files_do_not_fit(
             "kind: RecTrainingJob\nspec: {model: {preset: 1}}",
             "spec.model.preset: must be text; put it in quotes",
         ),
+        (
+            "kind: RecTrainingJob\nspec: {model: {preset: x, overrides: {Optimizer.lr.warmup_epoch: 9}}}",
+            "spec.model.overrides.Optimizer.lr.warmup_epoch: must be text; write "
+            '"Optimizer.lr.warmup_epoch": "9"',
+        ),
+        (
+            "kind: RecTrainingJob\nspec:\n"
+            "  model: {preset: x, overrides: {Optimizer: {lr: {warmup_epoch: 9}}}}",
+            "spec.model.overrides.Optimizer: must be text, by a dotted key; write "
+            '"Optimizer.lr.warmup_epoch": "9"',
+        ),
+        (
+            "kind: RecTrainingJob\nspec: {model: {preset: x, overrides: {sampler: {scales: [[64, 32]]}}}}",
+            'write "sampler.scales": "[[64, 32]]"',
+        ),
+        (
+            "kind: RecTrainingJob\nspec: {model: {preset: x, overrides: warmup_epoch=9}}",
+            'spec.model.overrides: must be dotted keys with text, such as "Optimizer.lr.warmup_epoch": "9"',
+        ),
     ],
 )
 def test_a_manifest_that_cannot_be_read(text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text(text)
-    refused(78, str(path), said, of=command("run", "-f", str(path)))
+    with pytest.raises(InvalidSpec) as refused:
+        read_manifest(path)
+    assert str(refused.value).startswith(str(path))
+    assert said in str(refused.value)
+
+
+def test_a_manifest_that_is_no_yaml_ends_the_command(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("a: [b")
+    refused(78, str(path), "isn't YAML", of=command("run", "-f", str(path)))

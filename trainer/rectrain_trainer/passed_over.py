@@ -1,0 +1,84 @@
+"""Lines of a label file that are no samples: faulty ones, and those whose image isn't there.
+
+Called by the stage stage, which fetches the images of the others. `data.validation` decides: Strict refuses
+the first such line, Warn and Off pass over them. Where labels are looked at, a missing image is left for the
+check to find, so that it is counted among all that is wrong with images.
+"""
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from rectrain_api.errors import InputMissing
+from rectrain_data import labels
+from rectrain_data.findings import Code, Finding, Report
+from rectrain_data.labels import Label
+from rectrain_data.lines import LineFile
+from rectrain_data.transfer import Store
+
+Validation = Literal["Strict", "Warn", "Off"]
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """Of one label file."""
+
+    bits: bytes = b""
+    """One for each line, as `LooseSet` takes them. Empty: no line is passed over."""
+    count: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    """Why, with paths on this disk."""
+
+
+def read(file: Path, uri: str, store: Store, validation: Validation) -> tuple[dict[str, int], PassedOver]:
+    """Images to fetch, with the sizes that S3 lists, and the lines that are passed over.
+
+    Raises:
+        DatasetInvalid: a line is faulty, and validation Strict.
+        InputMissing: an image isn't there, and validation Strict.
+    """
+    report = Report()
+    rows = list(labels.read(file, report))
+    if validation == "Strict":
+        report.raise_if_any()
+    listed = {o.key: o.size for o in store.list_objects()}
+    missing = [row for row in rows if row.path not in listed]
+    if missing and validation == "Strict":
+        raise _not_there(missing, uri, store)
+    _remove_stale(file, missing)
+    if validation == "Off":
+        for row in missing:
+            report.add(Code.IMAGE_MISSING, str(file), row.line, row.path)
+        rows = [row for row in rows if row.path in listed]
+    return _sizes(rows, listed), _others(file, rows, report.findings)
+
+
+def _sizes(rows: Iterable[Label], listed: Mapping[str, int]) -> dict[str, int]:
+    return {row.path: listed[row.path] for row in rows if row.path in listed}
+
+
+def _not_there(missing: list[Label], uri: str, store: Store) -> InputMissing:
+    first = missing[0]
+    one = f"The image {store.uri_of(first.path)} ({uri} line {first.line}) isn't there"
+    many = f", nor are {len(missing) - 1} more" if len(missing) > 1 else ""
+    return InputMissing(f"{one}{many}: upload it beside the label file, or remove its line.")
+
+
+def _remove_stale(file: Path, missing: Iterable[Label]) -> None:
+    """What an earlier pod left on this disk isn't there for another one."""
+    for row in missing:
+        with contextlib.suppress(OSError):
+            (file.parent / row.path).unlink(missing_ok=True)
+
+
+def _others(file: Path, rows: list[Label], findings: list[Finding]) -> PassedOver:
+    lines = len(LineFile(file))
+    if len(rows) == lines:
+        return PassedOver(findings=findings)
+    bits = np.ones(lines, dtype=np.uint8)
+    bits[[row.line - 1 for row in rows]] = 0
+    return PassedOver(np.packbits(bits).tobytes(), lines - len(rows), findings)
