@@ -112,9 +112,13 @@ class Run:
         with Trial(self.plan, self.board, wanted=untried) as trial:
             self._prepare()
             found = self._checked(trial)
-        self._first = first_weights(
+        first = first_weights(
             self.plan, found.recipe, state, self._open, self.work_dir / "pretrained", self.board
         )
+        self._first = first.weights if first else None
+        if first and first.finding:
+            found = found.also(first.finding)
+            self.board.update(data=found.status())
         self.interrupt.check()
         if self.plan.training.smoke_test and untried:
             failed = smoke_test(self.plan, found.recipe, found.staged.train, self._first, self.board)
