@@ -41,9 +41,10 @@ class Code(StrEnum):
     FEW_EVALUATIONS = "RD022"
     WARMUP_TOO_LONG = "RD023"
     SMOKE_TEST = "RD025"
+    FRESH_HEAD = "RD026"
 
 
-WARNINGS = frozenset((Code.BATCH_EXCEEDS_DATA, Code.FEW_EVALUATIONS))
+WARNINGS = frozenset((Code.BATCH_EXCEEDS_DATA, Code.FEW_EVALUATIONS, Code.FRESH_HEAD))
 """Said, and never refused; every other code is an error."""
 SCHEDULE = frozenset((Code.BATCH_EXCEEDS_DATA, Code.FEW_EVALUATIONS, Code.WARMUP_TOO_LONG))
 """Of the run's settings, not of its data."""
@@ -69,14 +70,15 @@ _WORDS: dict[Code, tuple[str, str]] = {
     Code.IMAGE_UNREADABLE: ("the image can't be decoded", "replace it, or remove the sample"),
     Code.UNKNOWN_CHARACTER: (
         "labels have characters that the dictionary lacks",
-        "add them to the dictionary (or use FromLabels), or correct the labels",
+        "add them to the dictionary (or set data.dictionary: FromLabels), or correct the labels",
     ),
     Code.LABEL_TOO_LONG: (
         "the label is longer than the model reads",
         "shorten it, or use a model.preset that reads longer texts",
     ),
     Code.CTC_INFEASIBLE: (
-        "the image is too narrow for its label (CTC needs a step a character, one more between equal ones)",
+        "the label is too long for the width of the model's input (CTC needs a step for each character, and "
+        "one between equal ones)",
         "remove the sample, or use a model.preset with wider input",
     ),
     Code.NO_SAMPLES: ("there are no samples", "add labelled images"),
@@ -89,23 +91,27 @@ _WORDS: dict[Code, tuple[str, str]] = {
     Code.DICTIONARY_EMPTY: ("there are no characters", "write one character a line"),
     Code.UNKNOWN_LABEL: (
         "the dictionary has none of the label's characters",
-        "use a dictionary of this language (or FromLabels), or correct the labels",
+        "use a dictionary of this language (or data.dictionary: FromLabels), or correct the labels",
     ),
     Code.BATCH_EXCEEDS_DATA: (
         "a batch is larger than the training set, so that an epoch is a single step",
         "lower training.batchSize, or add data",
     ),
     Code.FEW_EVALUATIONS: (
-        "fewer than three evaluations in the run, so that the best weights are hardly looked for",
+        "fewer than three evaluations in the run, so that there is little to choose the best weights from",
         "lower training.evalInterval, or raise training.epochs",
     ),
     Code.WARMUP_TOO_LONG: (
-        "the schedule of the learning rate is longer than the run",
+        "the schedule of the learning rate reaches the end of the run, or beyond",
         "raise training.epochs, or shorten the schedule (model.overrides)",
     ),
     Code.SMOKE_TEST: (
-        "the model couldn't learn 32 images by heart",
+        "the model couldn't learn a few images by heart",
         "see that images and labels belong together, and try another training.learningRate",
+    ),
+    Code.FRESH_HEAD: (
+        "no character is carried over from the weights to start from, so that reading is learnt anew",
+        "see that they are the ones you mean, and name their dictionary (model.pretrained.dictionary)",
     ),
 }
 

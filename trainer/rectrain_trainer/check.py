@@ -216,11 +216,17 @@ class _Counter:
 
 
 def _tell(data: DataPlan, found: Found, board: Board, show: Show | None) -> None:
-    """What was found, once: shown, or in the log. Raises what can't be gone on with."""
+    """What was found, once: shown, or in the log. Raises what can't be gone on with.
+
+    What isn't refused is shown later, with what else is found before training.
+    """
     board.update(data=found.status())
     if show:
-        show(found)
-        _refuse(data, found, codes)
+        try:
+            _refuse(data, found, codes)
+        except (DatasetInvalid, InvalidSpec):
+            show(found)
+            raise
         return
     log.info("%s.", found.sentence())
     for finding in found.findings:

@@ -72,7 +72,7 @@ def export(
         (folder / ONNX).unlink(missing_ok=True)  # of an attempt that was killed here
         if onnx:
             convert(folder)
-        return Exported(folder, names, check_parity(Trained.of(model, recipe), folder, held_out))
+        return Exported(folder, names, check_parity(Trained.of(model, recipe), folder, held_out, interrupt))
 
 
 @contextlib.contextmanager

@@ -202,6 +202,7 @@ class _Rank:
             watched = self._first and deadline is None
             if watched and (stall := watch.look()) is not None:
                 deadline = time.monotonic() + child.end_stalled(stall)
+                self.meeting.tell(Word.STALLED, stall.sentence)
             idle = watch.every_s if watched else 3600.0
             left = idle if deadline is None else deadline - time.monotonic()
             if left <= 0:
@@ -213,6 +214,8 @@ class _Rank:
             if self._told is not None and told_before is None:
                 deadline = time.monotonic() + self._grace_s - stop_margin_s(self._grace_s)
                 self._stop(pid)
+            if event is not None and event.word is Word.STALLED:
+                child.dump_stacks(event.why)
             if event is not None and event.word is Word.STOP and not self._asked:
                 self._asked = True
                 log.warning("%s: saving a last checkpoint.", event.why)

@@ -34,7 +34,7 @@ LINE_LIMIT: Final = 4096
 
 
 class Word(StrEnum):
-    """What is said. To the supervisor: GO, OVER, DONE, STOP, LOST, BROKEN."""
+    """What is said. To the supervisor: GO, OVER, DONE, STOP, STALLED, LOST, BROKEN."""
 
     HELLO = "hello"
     REFUSED = "refused"
@@ -45,6 +45,8 @@ class Word(StrEnum):
     """All are ready: start the rank's process."""
     STOP = "stop"
     """This pod was told to stop: save a last checkpoint."""
+    STALLED = "stalled"
+    """Rank 0's process gets no further: write where your own stands."""
     BROKEN = "broken"
     """This rank's process lost another one."""
     FINISHED = "finished"
@@ -326,7 +328,7 @@ class Host(Meeting):
             line.say(word, **more)
 
     async def _tell(self, word: Word, why: str, left: bool) -> None:
-        self._in_round = False
+        self._in_round = self._in_round and word is Word.STALLED
         self._say_all(word, why=why, left=left)
         for line in list(self._guests.values()):
             await line.drain()
@@ -386,6 +388,8 @@ class Guest(Meeting):
                     self._is_ready, self._in_round = False, True
                     host = line.writer.get_extra_info("peername")[0]
                     self._emit(Word.GO, store=f"{host}:{words['port']}")
+                case Word.STALLED if self._in_round:
+                    self._emit(Word.STALLED, why)
                 case Word.OVER if self._in_round:
                     self._in_round = False
                     self._emit(Word.OVER, why, left=words.get("left") is True)

@@ -9,6 +9,7 @@ dictionary shows here. All of it on the CPU: what a GPU rounds otherwise is no f
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +21,7 @@ from rectrain_data import images as encoded_images
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.consumer import VARIABLE, Consumer, named, read_files, width_of
 from rectrain_trainer.evaluate import EvalSet, Images
+from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.model import build_decoder
 from rectrain_trainer.onnx_export import ONNX, load_onnx
 from rectrain_trainer.predict import Predictor, of_same_shape
@@ -27,6 +29,8 @@ from rectrain_trainer.predict import Predictor, of_same_shape
 log = logging.getLogger(__name__)
 
 SAMPLES: Final = 512
+LOOKED_THROUGH: Final = 8 * SAMPLES
+"""Images that are read at most to find those: of a model that reads next to nothing, not the whole set."""
 ENOUGH: Final = 64
 """Images, below which the log says that there were few."""
 TOLERANCE: Final = 5e-3
@@ -103,9 +107,14 @@ class Seen(NamedTuple):
     texts: list[str]
 
 
-def check_parity(trained: Trained, folder: Path, held_out: EvalSet) -> Parity:
-    """All engines read what training read, or ExportMismatch naming engine, image, texts and likely cause."""
-    chosen = _choose(trained, held_out)
+def check_parity(trained: Trained, folder: Path, held_out: EvalSet, interrupt: Interrupt) -> Parity:
+    """All engines read what training read.
+
+    Raises:
+        ExportMismatch: naming engine, image, texts and likely cause.
+        Interrupted: told to stop.
+    """
+    chosen = _choose(trained, held_out, interrupt)
     parity = Parity(len(chosen), 0)
     described = _Described(folder, trained.recipe)
     engines = {PADDLE: _opened(PADDLE, lambda: Predictor(folder))}
@@ -113,6 +122,7 @@ def check_parity(trained: Trained, folder: Path, held_out: EvalSet) -> Parity:
         engines[ONNXRUNTIME] = _opened(ONNXRUNTIME, lambda: Predictor(folder, load_onnx))
     asked: list[tuple[int, bytes, str]] = []
     for seen in _batches(trained, held_out, chosen):
+        interrupt.check()  # for a signal whose exception got lost in an engine
         parity.with_text += sum(map(bool, seen.texts))
         described.check(seen, held_out)
         for name, engine in engines.items():
@@ -149,18 +159,19 @@ def likely_cause(*, same_images: bool, difference: float | None) -> str:
     return "the dictionary, or its order: the outputs are the same"
 
 
-def _choose(trained: Trained, held_out: EvalSet) -> list[int]:
+def _choose(trained: Trained, held_out: EvalSet, interrupt: Interrupt) -> list[int]:
     count = len(held_out)
     if count <= SAMPLES:
         return list(range(count))
-    return choose(_texts(trained, held_out), SAMPLES)
+    return choose(islice(_texts(trained, held_out, interrupt), LOOKED_THROUGH), SAMPLES)
 
 
-def _texts(trained: Trained, held_out: EvalSet) -> Iterator[str]:
+def _texts(trained: Trained, held_out: EvalSet, interrupt: Interrupt) -> Iterator[str]:
     for start in range(0, len(held_out), SAMPLES):
         positions = range(start, min(start + SAMPLES, len(held_out)))
         found: dict[int, str] = {}
         for seen in _batches(trained, held_out, positions):
+            interrupt.check()
             found |= dict(zip(seen.positions, seen.texts, strict=True))
         yield from (found[i] for i in positions)
 

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import yaml
@@ -21,6 +21,7 @@ from rectrain_api.records import CheckpointRecord
 from rectrain_api.run_log import RunLog
 from rectrain_api.run_state import RunState
 from rectrain_data.dictionary import builtin_names, not_there
+from rectrain_data.findings import Code, Finding, Place
 from rectrain_data.transfer import Corrupt, Download, Store, sha256_file
 from rectrain_trainer.board import Board
 from rectrain_trainer.config import Recipe
@@ -49,6 +50,17 @@ class Given:
     """As a sentence names it."""
 
 
+class First(NamedTuple):
+    """What a run starts with."""
+
+    weights: dict[str, Any]
+    """All of them, by name."""
+    sentence: str
+    """What was loaded."""
+    finding: Finding | None
+    """A head of which nothing was."""
+
+
 def first_weights(
     plan: RunPlan,
     recipe: Recipe,
@@ -56,8 +68,8 @@ def first_weights(
     open_store: Callable[[str], Store],
     folder: Path,
     board: Board,
-) -> dict[str, Any] | None:
-    """All weights that the run starts with, by name; None when the seed's are, or it has a checkpoint.
+) -> First | None:
+    """The weights that the run starts with; None when they are the seed's, or it has a checkpoint.
 
     Raises:
         InputMissing, PermissionRefused, StoreUnavailable: naming what isn't there.
@@ -77,14 +89,16 @@ def first_weights(
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    weights, sentence = fitted(recipe, given)
+    first = fitted(recipe, given)
     board.say("")
-    log.info("%s", sentence)
-    return weights
+    log.info("%s", first.sentence)
+    if first.finding:
+        log.warning("%s.", first.finding)
+    return first
 
 
-def fitted(recipe: Recipe, given: Given) -> tuple[dict[str, Any], str]:
-    """The model's first weights with what fits of the given ones, and the sentence that says what did.
+def fitted(recipe: Recipe, given: Given) -> First:
+    """The model's first weights with what fits of the given ones.
 
     Raises InvalidSpec when nothing does.
     """
@@ -98,7 +112,11 @@ def fitted(recipe: Recipe, given: Given) -> tuple[dict[str, Any], str]:
             f"{next(iter(own))}; there, such as {next(iter(given.arrays), 'none at all')}). Choose the "
             "preset that it was trained with, or other weights."
         )
-    return weights, f"Starting from {given.source}: {report}."
+    fresh = [str(head) for head in report.heads if not head.carried]
+    finding = Finding(Code.FRESH_HEAD) if fresh else None
+    if finding:
+        finding.add(Place(given.source, detail="; ".join(fresh)))
+    return First(weights, f"Starting from {given.source}: {report}.", finding)
 
 
 # -- another run

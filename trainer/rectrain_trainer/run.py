@@ -112,15 +112,7 @@ class Run:
         with Trial(self.plan, self.board, wanted=untried) as trial:
             self._prepare()
             recipe, found = self._checked(trial)
-        self._first = first_weights(
-            self.plan, recipe, state, self._open, self.work_dir / "pretrained", self.board
-        )
-        self.interrupt.check()
-        if self.plan.training.smoke_test and untried:
-            failed = smoke_test(self.plan, recipe, found.staged.train, self._first, self.board)
-            found = found.also(failed) if failed else found
-            self.board.update(data=found.status())
-            self.interrupt.check()
+        found = self._begun(recipe, found, state, untried)
         if until == "checked":
             return Outcome(Reason.CHECKED, f"{self.plan.identity} can be trained: {found.verdict()}.")
         if not self.ranks.alone:
@@ -140,9 +132,35 @@ class Run:
         trial.begin(recipe, staged)
         found = check_data(self.plan, recipe, staged, self.board, self.show)
         self.interrupt.check()
-        trial.conclude()
+        try:
+            trial.conclude()
+        except RectrainError:
+            if self.show:
+                self.show(found)
+            raise
         self.interrupt.check()
         return recipe, found
+
+    def _begun(self, recipe: Recipe, found: Found, state: RunState, untried: bool) -> Found:
+        """The weights to start from, here, and the smoke test; what was found is shown then, or when it ends
+        here."""
+        try:
+            first = first_weights(
+                self.plan, recipe, state, self._open, self.work_dir / "pretrained", self.board
+            )
+            self._first = first.weights if first else None
+            if first and first.finding:
+                found = found.also(first.finding)
+            self.interrupt.check()
+            if self.plan.training.smoke_test and untried:
+                failed = smoke_test(self.plan, recipe, found.staged.train, self._first, self.board)
+                found = found.also(failed) if failed else found
+            self.interrupt.check()
+        finally:
+            self.board.update(data=found.status())
+            if self.show:
+                self.show(found)
+        return found
 
     def end(self, reason: str) -> None:
         """Say in the log how the attempt ended, if it may still be said. Never raises."""

@@ -116,6 +116,11 @@ class Child:
             os.kill(self.pid, signo)
         return STACKS_S
 
+    def dump_stacks(self, why: str) -> None:
+        """Have it write where it stands to stderr, and go on: rank 0's process is the one that is ended."""
+        log.error("%s on rank 0: the stacks of all threads here follow.", why)
+        os.kill(self.pid, DUMP)
+
     def conclude(self, status: int, *, told_to_stop: bool) -> TerminationResult:
         """How it ended, from its wait status."""
         self._process.returncode = os.waitstatus_to_exitcode(status)  # reaped by us: Popen must not look

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -240,13 +241,21 @@ def test_a_deaf_process_is_killed_at_the_deadline(start: Start) -> None:
     wait_until(lambda: "Waiting for all pods" in host.said(), 30, host.said)
 
 
-def test_rank_0_that_hangs_is_ended_and_the_others_wait_for_its_next_pod(start: Start) -> None:
-    host = start(0, "recorder.beat(7)\nwhile True: time.sleep(60)")
-    guest = start(1, "recorder.beat(7)\n" + TRAINS)
+def test_rank_0_that_hangs_is_ended_and_the_others_wait_for_its_next_pod(
+    start: Start, tmp_path: Path
+) -> None:
+    """They say where they stand: one of them may be what it waits for."""
+    ready = tmp_path / "ready"
+    begins = f"while not os.path.exists({str(ready)!r}): time.sleep(0.01)\nrecorder.beat(7)\n"
+    offers = f"import faulthandler\nfaulthandler.register(signal.SIGUSR2)\nopen({str(ready)!r}, 'w')\n"
+    host = start(0, begins + "while True: time.sleep(60)")
+    guest = start(1, offers + TRAINS)
     code, said = host.result()
     assert (code, said["reason"]) == (70, "Stalled")
     assert "after step 7" in said["message"]
     wait_until(lambda: "Waiting for all pods" in guest.said(), 30, guest.said)
+    assert "after step 7 on rank 0: the stacks of all threads here follow." in guest.said()
+    assert "(most recent call first)" in guest.said()
     assert guest.process.poll() is None
 
 

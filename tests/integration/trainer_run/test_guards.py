@@ -63,6 +63,16 @@ def test_settings_that_cannot_work(trainer: Trainer, manifest: Manifest, place: 
         assert last.reason == "Diverged"
 
 
+def test_a_smoke_test_that_fails_comes_before_the_attempt(
+    trainer: Trainer, manifest: Manifest, place: Place
+) -> None:
+    ended = trainer.run(manifest(**GROWS | {"training": {"learningRate": 1, "smokeTest": True}}))
+    assert (ended.code, ended.result["reason"]) == (65, "DatasetInvalid"), ended.errors
+    assert "the model couldn't learn a few images by heart" in ended.message
+    assert "Smoke test: learning 32 images by heart, expected by step 300." in ended.errors
+    assert place.records() == []
+
+
 def test_all_ranks_go_back(trainer: Trainer, manifest: Manifest, place: Place, tmp_path: Path) -> None:
     """In a new round each time, and so in an attempt of its own; no pod ends for it."""
     first, second = pods(trainer, manifest(batch_size=8, **GROWS), tmp_path / "run.json")

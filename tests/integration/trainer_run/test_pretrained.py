@@ -134,11 +134,14 @@ def test_from_a_file_once_and_never_again(
 def test_a_check_sees_the_weights_too(
     trainer: Trainer, place: Place, manifest: Manifest, older: Place
 ) -> None:
-    job = manifest(model={"pretrained": {"uri": older.uri, "checkpoint": "Latest"}})
+    """And that they know none of this run's characters."""
+    data = {"dictionary": "th_dict", "validation": "Off"}
+    job = manifest(model={"pretrained": {"uri": older.uri, "checkpoint": "Latest"}}, data=data)
     ended = trainer.start_with(["check", "-f", tmp_job(trainer, job)]).wait()
     assert (ended.code, ended.result["reason"]) == (0, "Checked"), ended.errors
     newest = older.state().newest_first()[0]
     assert ended.errors.count(f"Starting from {older.uri} (step {newest.step}, accuracy ") == 1
+    assert f"RD026 at {older.uri} (step {newest.step}, accuracy " in ended.errors
     assert place.store.list_keys("") == []
 
 

@@ -64,7 +64,7 @@ FAULTS = {
         "7x",
         png(),
         'RD012 at F line 2 (i/1.png, "x" U+0078, 1 time): labels have characters that the dictionary lacks; '
-        "add them to the dictionary (or use FromLabels), or correct the labels",
+        "add them to the dictionary (or set data.dictionary: FromLabels), or correct the labels",
     ),
     "too long": (
         "123456",
@@ -75,9 +75,9 @@ FAULTS = {
     "too narrow": (
         "55555",
         png(),
-        "RD014 at F line 2 (i/1.png, needs 9 steps and has 8): the image is too narrow for its label (CTC "
-        "needs a step a character, one more between equal ones); remove the sample, or use a model.preset "
-        "with wider input",
+        "RD014 at F line 2 (i/1.png, needs 9 steps and has 8): the label is too long for the width of the "
+        "model's input (CTC needs a step for each character, and one between equal ones); remove the sample, "
+        "or use a model.preset with wider input",
     ),
 }
 
@@ -97,9 +97,10 @@ def test_a_label_that_the_dictionary_knows_nothing_of(loose: Make) -> None:
     checked = check(samples)
     assert [str(f).replace(str(samples.file), "F") for f in checked.findings] == [
         'RD012 at F line 2 (i/1.png, "x" U+0078, 3 times) and 1 more: labels have characters that the '
-        "dictionary lacks; add them to the dictionary (or use FromLabels), or correct the labels",
+        "dictionary lacks; add them to the dictionary (or set data.dictionary: FromLabels), or correct the "
+        "labels",
         "RD020 at F line 2 (i/1.png, 'xyx'): the dictionary has none of the label's characters; use a "
-        "dictionary of this language (or FromLabels), or correct the labels",
+        "dictionary of this language (or data.dictionary: FromLabels), or correct the labels",
     ]
     assert checked.bad_labels == [1, 2]
 

@@ -4,6 +4,8 @@ Those of images and labels against a dictionary are in test_checks, those of the
 trainer_learn/test_check.
 """
 
+from pathlib import Path
+
 import pytest
 
 from rectrain_data import dictionary, labels
@@ -77,6 +79,13 @@ def test_a_dictionary(code: Code, data: bytes, said: str) -> None:
     report = Report()
     dictionary.parse(data, "F", report)
     assert [(f.code, str(f)) for f in report.findings] == [(code, said)]
+
+
+def test_every_code_has_a_test_with_its_message() -> None:
+    here = Path(__file__).resolve()
+    tests = [*here.parent.glob("test_*.py"), *here.parents[1].glob("trainer_*/test_*.py")]
+    said = "".join(file.read_text() for file in tests)
+    assert [code for code in Code if f"{code} at " not in said] == []
 
 
 def test_a_sentence_names_the_first_three_kinds_and_how_many_more() -> None:

@@ -4,21 +4,27 @@ import dataclasses
 import json
 import logging
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import paddle
 import pytest
 
-from rectrain_api.errors import DatasetInvalid, InvalidSpec
+from rectrain_api.errors import DatasetInvalid, DeviceUnavailable, InvalidSpec
 from rectrain_api.plan import RunPlan
 from rectrain_api.report import REPORT_LIMIT_BYTES
-from rectrain_api.status import FINDINGS_KEPT
+from rectrain_api.status import FINDINGS_KEPT, Devices
 from rectrain_data.dictionary import Dictionary
 from rectrain_data.findings import Code, sentence
 from rectrain_data.upstream_losses import Losses
 from rectrain_trainer import check
+from rectrain_trainer import surroundings as surroundings_module
 from rectrain_trainer.board import Board
+from rectrain_trainer.device import _select
+from rectrain_trainer.devices import describe_devices
 from rectrain_trainer.evaluate import EvalSet
 from rectrain_trainer.found import STATUS_MESSAGE, Found
 from rectrain_trainer.loader import Loader
@@ -101,9 +107,10 @@ def test_strict_refuses_with_codes_places_and_a_way_out(stage: Stage) -> None:
     assert str(refused.value) == (
         "The data can't be trained on: RD012 at s3://data/train/labels.txt line 2 (images/00001.png, "
         '"x" U+0078, 1 time): labels have characters that the dictionary lacks; add them to the dictionary '
-        "(or use FromLabels), or correct the labels. RD011 at s3://data/eval/labels.txt line 5 "
-        "(images/00004.png, it isn't an image in a format that OpenCV reads): the image can't be decoded; "
-        "replace it, or remove the sample. With data.validation: Warn, such samples are left out of training."
+        "(or set data.dictionary: FromLabels), or correct the labels. RD011 at s3://data/eval/labels.txt "
+        "line 5 (images/00004.png, it isn't an image in a format that OpenCV reads): the image can't be "
+        "decoded; replace it, or remove the sample. With data.validation: Warn, such samples are left out of "
+        "training."
     )
 
 
@@ -124,11 +131,13 @@ def test_what_is_shown_is_not_said_again(
             "samples are left out of training."
         )
     else:
-        checked(plan, staged, board, shown.append)
-    assert [f.code for f in shown[0].findings] == [
-        Code.UNKNOWN_CHARACTER,
-        Code.IMAGE_UNREADABLE,
-        Code.BATCH_EXCEEDS_DATA,
+        shown.append(checked(plan, staged, board, shown.append))
+    assert [[f.code for f in one.findings] for one in shown] == [
+        [
+            Code.UNKNOWN_CHARACTER,
+            Code.IMAGE_UNREADABLE,
+            Code.BATCH_EXCEEDS_DATA,
+        ]
     ]
     assert caplog.text == ""
 
@@ -189,6 +198,18 @@ def test_warn_refuses_when_nothing_is_left(stage: Stage) -> None:
     assert "It would end in a RecursionError" in shown[0].to_text()
     with pytest.raises(DatasetInvalid, match=r"^No sample is left to evaluate on\. The data can't .*RD011"):
         found_in(stage(broken={"eval": list(range(12))}), "Warn")
+
+
+def test_a_set_that_is_too_small_to_be_split(stage: Stage) -> None:
+    whole = dataclasses.replace(stage().train, part="train", eval_fraction=0.5)
+    whole.path.write_text(whole.path.read_text().splitlines(keepends=True)[0])
+    parts = [whole, dataclasses.replace(whole, part="eval")]
+    with pytest.raises(DatasetInvalid) as refused:
+        found_in(Staged(parts[0], parts[1], DICTIONARY, UriMap()), "Strict")
+    assert str(refused.value) == (
+        "s3://data/digits holds too few samples to train on some and evaluate on others: add some, or name "
+        "an evaluation set in data.eval."
+    )
 
 
 def test_off_looks_at_nothing_but_the_schedule(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,16 +295,17 @@ SCHEDULES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
         {},
         [
             "RD022 at training.evalInterval (every 2000 steps: 1 in 3 epochs): fewer than three evaluations "
-            "in the run, so that the best weights are hardly looked for; lower training.evalInterval, or "
-            "raise training.epochs"
+            "in the run, so that there is little to choose the best weights from; lower "
+            "training.evalInterval, or raise training.epochs"
         ],
     ),
     "a warm-up as long as the run": (
         {},
         {"warmup_epoch": 3},
         [
-            "RD023 at Optimizer.lr.warmup_epoch (until epoch 3, of 3): the schedule of the learning rate is "
-            "longer than the run; raise training.epochs, or shorten the schedule (model.overrides)"
+            "RD023 at Optimizer.lr.warmup_epoch (until epoch 3, of 3): the schedule of the learning rate "
+            "reaches the end of the run, or beyond; raise training.epochs, or shorten the schedule "
+            "(model.overrides)"
         ],
     ),
     "a step beyond the end": (
@@ -291,7 +313,17 @@ SCHEDULES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
         {"decay_epochs": [2, 700], "warmup_epoch": 2},
         [
             "RD023 at Optimizer.lr.decay_epochs (until epoch 700, of 3): the schedule of the learning rate "
-            "is longer than the run; raise training.epochs, or shorten the schedule (model.overrides)"
+            "reaches the end of the run, or beyond; raise training.epochs, or shorten the schedule "
+            "(model.overrides)"
+        ],
+    ),
+    "steps, and milestones": (
+        {},
+        {"step_size": 4, "milestones": [1, 3]},
+        [
+            "RD023 at Optimizer.lr.step_size (until epoch 4, of 3) and 1 more: the schedule of the learning "
+            "rate reaches the end of the run, or beyond; raise training.epochs, or shorten the schedule "
+            "(model.overrides)"
         ],
     ),
 }
@@ -320,8 +352,13 @@ def test_evaluations_are_counted_as_training_makes_them(interval: int | str, exp
 
 def test_a_warm_up_that_is_too_long_is_refused_as_a_fault_of_the_manifest(stage: Stage) -> None:
     model = {"preset": "svtr_nano", "overrides": {"Optimizer.lr.warmup_epoch": "3"}}
-    with pytest.raises(InvalidSpec, match=r"^The run can't be trained as it is planned: RD023 at Optimizer"):
+    with pytest.raises(InvalidSpec) as refused:
         found_in(stage(), "Strict", model=model)
+    assert str(refused.value) == (
+        "The run can't be trained as it is planned: RD023 at Optimizer.lr.warmup_epoch (until epoch 3, of "
+        "3): the schedule of the learning rate reaches the end of the run, or beyond; raise training.epochs, "
+        "or shorten the schedule (model.overrides)."
+    )
     found, _ = found_in(stage(), "Warn", model=model)
     assert [f.code for f in found.findings] == [Code.WARMUP_TOO_LONG]
 
@@ -335,12 +372,64 @@ def test_a_sentence_counts_the_kinds_that_it_leaves_out(stage: Stage) -> None:
 # -- what there is to work with
 
 
-def test_the_surroundings_are_told(tmp_path: Path) -> None:
-    from rectrain_trainer.devices import describe_devices
+def test_the_surroundings_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = r"\d+(\.\d)? (B|KiB|MiB|GiB)"
+    devices = describe_devices("cpu", 0)
+    told = [
+        rf"Device: CPU {re.escape(devices.name)}, \d+ cores?",
+        rf"Memory: {size}, (all of this machine|the limit of this container)",
+        rf"Shared memory: {size} at /dev/shm \(image loading needs none\)",
+        rf"Disk: {size} of {size} free at {re.escape(str(tmp_path))}",
+    ]
+    for line, expected in zip(surroundings(devices, tmp_path), told, strict=True):
+        assert re.fullmatch(expected, line), line
+    for limit, memory in ((1 << 20, "1.0 MiB, the limit of this container"), (None, "all of this machine")):
+        monkeypatch.setattr(surroundings_module, "memory_limit", lambda _, limit=limit: limit)
+        assert memory in [*surroundings(devices, tmp_path)][1]
 
-    lines = list(surroundings(describe_devices("cpu", 0), tmp_path))
-    assert [line.partition(":")[0] for line in lines] == ["Device", "Memory", "Shared memory", "Disk"]
-    assert str(tmp_path) in lines[-1]
+
+def test_a_gpu_is_told_with_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as it can be known."""
+    version = tmp_path / "version"
+    monkeypatch.setattr(surroundings_module, "_NVIDIA", version)
+    monkeypatch.setattr(paddle.version, "cuda", lambda: "12.6")
+    gpu = Devices(kind="gpu", count=1, name="NVIDIA T4")
+
+    def without() -> Any:
+        raise ValueError("Paddle has no GPU")
+
+    monkeypatch.setattr(paddle.device.cuda, "get_device_properties", without)
+    assert next(surroundings(gpu, tmp_path)) == "Device: GPU NVIDIA T4, CUDA 12.6"
+    monkeypatch.setattr(
+        paddle.device.cuda, "get_device_properties", lambda: SimpleNamespace(total_memory=15 << 30)
+    )
+    version.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar 5 2024")
+    assert next(surroundings(gpu, tmp_path)) == (
+        "Device: GPU NVIDIA T4, 15.0 GiB, CUDA 12.6, driver 550.54.15"
+    )
+
+
+@pytest.mark.parametrize(
+    ("with_cuda", "said"),
+    [
+        (
+            False,
+            "This image's PaddlePaddle is built for CPUs, and the job asks for GPUs: use the GPU image, or "
+            "set replicas.gpusPerNode to 0.",
+        ),
+        (
+            True,
+            "The job asks for 2 GPUs, and the driver shows 1 here: look at the node's driver and device "
+            "plugin.",
+        ),
+    ],
+)
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, with_cuda: bool, said: str) -> None:
+    monkeypatch.setattr(paddle.device, "is_compiled_with_cuda", lambda: with_cuda)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 1)
+    with pytest.raises(DeviceUnavailable) as refused:
+        _select(2)
+    assert str(refused.value) == said
 
 
 def test_limits_and_drivers_are_read(tmp_path: Path) -> None:

@@ -8,16 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import paddle
 import pytest
 import yaml
 
-from rectrain_api.errors import ExportMismatch
+from rectrain_api.errors import ExportMismatch, Interrupted
 from rectrain_trainer import export as export_module
 from rectrain_trainer import parity
 from rectrain_trainer.consumer import VARIABLE, Consumer, width_of
+from rectrain_trainer.evaluate import EvalSet
+from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.model import build_model
-from rectrain_trainer.parity import TOLERANCE, Parity, Trained, check_parity, choose
+from rectrain_trainer.parity import (
+    ENOUGH,
+    LOOKED_THROUGH,
+    SAMPLES,
+    TOLERANCE,
+    Parity,
+    Trained,
+    check_parity,
+    choose,
+)
 from tests.unit.trainer_learn.exports import Done
+from tests.unit.trainer_learn.test_evaluate import Listed
 
 
 def test_all_engines_read_alike(done: Done) -> None:
@@ -104,7 +117,7 @@ def test_what_is_wrong_is_named(done: Done, tmp_path: Path, spoil: Any, said: st
     shutil.copytree(done.folder, folder)
     spoil(folder)
     with pytest.raises(ExportMismatch, match=said) as refused:
-        check_parity(Trained.of(done.model, done.recipe), folder, done.held_out)
+        check_parity(Trained.of(done.model, done.recipe), folder, done.held_out, Interrupt(10))
     assert "The checkpoints are kept: apply the run again" in str(refused.value)
     if spoil not in (raise_yml, lose_weights, cut_weights):
         assert "labels.txt" in str(refused.value), "the image is named"
@@ -123,7 +136,7 @@ def test_weights_that_are_not_there(done: Done, tmp_path: Path) -> None:
     with pytest.raises(
         ExportMismatch, match=r"Paddle inference reads .*cause: weights that are missing or stale"
     ):
-        check_parity(Trained.of(done.model, done.recipe), folder, done.held_out)
+        check_parity(Trained.of(done.model, done.recipe), folder, done.held_out, Interrupt(10))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +159,7 @@ def test_what_paddleocr_reads_counts(
     monkeypatch.setenv(VARIABLE, "python")
     monkeypatch.setattr(parity, "read_files", lambda _, images: found([texts[i] for i in images]))
     with pytest.raises(ExportMismatch, match=said):
-        check_parity(trained, done.folder, done.held_out)
+        check_parity(trained, done.folder, done.held_out, Interrupt(10))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +175,7 @@ def test_without_paddleocr_it_says_so(
 ) -> None:
     monkeypatch.setenv(VARIABLE, sys.executable if " " in python else python)
     with caplog.at_level("INFO"):
-        found = check_parity(Trained.of(done.model, done.recipe), done.folder, done.held_out)
+        found = check_parity(Trained.of(done.model, done.recipe), done.folder, done.held_out, Interrupt(10))
     assert why in found.not_tried
     assert f"PyPI's paddleocr wasn't tried: {found.not_tried}." in caplog.text
     assert "There were few images to compare." in caplog.text
@@ -184,6 +197,33 @@ def test_of_a_large_set_no_more_is_read_than_must_be() -> None:
     read = iter(["a"] * 9)
     assert choose(read, 4) == [0, 1, 2, 3]
     assert len(list(read)) == 5
+
+
+class Blank:
+    """A model that reads nothing in any image, and counts them."""
+
+    def __init__(self, done: Done) -> None:
+        self.images, self._classes = 0, done.recipe.classes
+
+    def __call__(self, images: Any) -> Any:
+        self.images += len(images)
+        return paddle.zeros([len(images), 4, self._classes])
+
+
+@pytest.mark.parametrize("done", ["svtr_nano"], indirect=True)
+def test_of_a_model_that_reads_nothing_a_part_of_a_large_set_is_looked_through(done: Done) -> None:
+    assert SAMPLES >= ENOUGH == 64
+    many = EvalSet(
+        done.recipe, Listed([("1", done.held_out.samples.image_bytes(0))] * (LOOKED_THROUGH + 999))
+    )
+    model, interrupt = Blank(done), Interrupt(10)
+    chosen = parity._choose(Trained.of(model, done.recipe), many, interrupt)
+    assert (len(chosen), model.images) == (SAMPLES, LOOKED_THROUGH)
+    interrupt._since = 0.0  # told to stop, and what that raised got lost
+    with pytest.raises(Interrupted):
+        parity._choose(Trained.of(model, done.recipe), many, interrupt)
+    with pytest.raises(Interrupted):
+        check_parity(Trained.of(done.model, done.recipe), done.folder, done.held_out, interrupt)
 
 
 @pytest.mark.parametrize(

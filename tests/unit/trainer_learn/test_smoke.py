@@ -66,7 +66,7 @@ def test_validation_decides_what_a_failure_means(validation: str, caplog: pytest
     plan = make_plan(data={"validation": validation})
     said = (
         "RD025 at s3://data/digits (0% of 32 images after 300 steps, loss 2.9 to 3.1): the model couldn't "
-        "learn 32 images by heart; see that images and labels belong together, and try another "
+        "learn a few images by heart; see that images and labels belong together, and try another "
         "training.learningRate."
     )
     if validation == "Strict":

@@ -56,45 +56,40 @@ def test_the_largest_batch_that_fits_is_found_closely_in_few_tries(most: int) ->
     assert len(tried) == len(set(tried)) <= trials.MAX_TRIES
 
 
-@pytest.mark.parametrize(
-    ("fits", "fails", "room", "gpu", "said"),
-    [
-        (
-            612,
-            613,
-            Room(0, GIB, "pod"),
-            "",
-            "One training step with training.batchSize 8192 (images of 32x64) needs more memory than this "
-            "pod has (limit 1.0 GiB): the largest batch that fits is 612; lower training.batchSize, or raise "
-            "replicas.resources.limits.memory.",
-        ),
-        (
-            608,
-            620,
-            Room(3 * GIB, None, "machine"),
-            "",
-            "this machine has left (3.0 GiB): the largest batch that fits is about 608;",
-        ),
-        (
-            0,
-            1,
-            Room(0, GIB, "pod"),
-            "",
-            "(limit 1.0 GiB), and so does one with a single image: raise replicas.resources",
-        ),
-        (
-            64,
-            65,
-            Room(0, None, "gpu"),
-            "NVIDIA T4, 14.6 GiB",
-            "the GPU has (NVIDIA T4, 14.6 GiB): the largest batch that fits is 64;",
-        ),
-    ],
-)
-def test_what_is_said_of_a_batch_that_is_too_large(
-    fits: int, fails: int, room: Room, gpu: str, said: str
-) -> None:
-    assert said in too_large(8192, Shape(8192, 64, 32), fits, fails, room, gpu)
+TOO_LARGE = [
+    (
+        (612, 613, Room(0, GIB, "pod"), ""),
+        "this pod has (limit 1.0 GiB): the largest batch that fits is 612; lower training.batchSize, or "
+        "raise replicas.resources.limits.memory.",
+    ),
+    (
+        (608, 620, Room(3 * GIB, None, "machine"), ""),
+        "this machine has left (3.0 GiB): the largest batch that fits is about 608; lower "
+        "training.batchSize, or use one with more memory.",
+    ),
+    (
+        (7, 8, Room(0, GIB, "process"), ""),
+        "this process may have (limit 1.0 GiB): the largest batch that fits is 7; lower training.batchSize, "
+        "or raise that limit (ulimit -d).",
+    ),
+    (
+        (64, 65, Room(0, None, "gpu"), "NVIDIA T4, 14.6 GiB"),
+        "the GPU has (NVIDIA T4, 14.6 GiB): the largest batch that fits is 64; lower training.batchSize, or "
+        "train on GPUs with more memory.",
+    ),
+    (
+        (0, 1, Room(0, GIB, "pod"), ""),
+        "this pod has (limit 1.0 GiB), and so does one with a single image: raise "
+        "replicas.resources.limits.memory.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("case", "said"), TOO_LARGE)
+def test_what_is_said_of_a_batch_that_is_too_large(case: tuple[int, int, Room, str], said: str) -> None:
+    step = "One training step with training.batchSize 8192 (images of 32x64) needs more memory than "
+    assert too_large(8192, Shape(8192, 64, 32), *case) == step + said
+    assert "batchSize 8192 (5 images of 32x64)" in too_large(8192, Shape(5, 64, 32), *case)
 
 
 def failed(kind: str, said: str) -> Answer:
@@ -137,8 +132,11 @@ def test_other_failures_are_told_in_paddles_words() -> None:
         failed("BatchTooLarge", "one of ours").result()
     without = Answer(None, 3, "")
     assert not without.out_of_memory
-    with pytest.raises(InternalError, match="exit code 3"):
+    with pytest.raises(InternalError) as failure:
         without.result()
+    assert str(failure.value) == (
+        "A process that tries the model ended without an answer (exit code 3): --debug shows what it said."
+    )
 
 
 def test_the_room_of_a_pod_counts_its_files_in_the_page_cache_as_free(tmp_path: Path) -> None:
@@ -182,6 +180,46 @@ def test_a_run_with_a_checkpoint_tries_nothing(digits: Path, monkeypatch: pytest
     with Trial(plan_of(16), Board("s3://runs/x"), wanted=False) as trial:
         trial.begin(make_recipe(batch_size=16), staged(digits))
         trial.conclude()
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, answer: Answer | None) -> None:
+    """Every process apart ends so; None: not within the time."""
+
+    def told(_self: Apart, limit_s: float | None = None) -> Answer:
+        if answer is None:
+            raise TimeoutError
+        return answer
+
+    for name in ("start", "close"):
+        monkeypatch.setattr(Apart, name, lambda _self: None)
+    monkeypatch.setattr(Apart, "ask", lambda _self, _work: None)
+    monkeypatch.setattr(Apart, "answer", told)
+
+
+def concluded(digits: Path) -> None:
+    with Trial(plan_of(16), Board("s3://runs/x"), wanted=True) as trial:
+        trial.begin(staged(digits))
+        trial.conclude()
+
+
+def test_a_step_that_crashes_whatever_the_batch(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, Answer(None, -signal.SIGSEGV, ""))
+    with pytest.raises(InternalError) as refused:
+        concluded(digits)
+    assert str(refused.value) == (
+        "The step that is tried before training crashes (SIGSEGV), with a single image too: --debug shows "
+        "what it said."
+    )
+
+
+def test_a_step_that_takes_too_long_is_no_reason_to_refuse(
+    digits: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answering(monkeypatch, None)
+    concluded(digits)
+    assert [record.getMessage() for record in caplog.records] == [
+        "A training step isn't done after 300 s: whether it fits is left open."
+    ]
 
 
 def test_a_step_within_too_little_memory(digits: Path) -> None:

@@ -147,8 +147,12 @@ class TestDisk:
         check_room(tmp_path, 1000, staged=0, limit=1000)
 
     def test_more_than_the_cache_allows(self, tmp_path: Path) -> None:
-        with pytest.raises(DiskTooSmall, match=r"needs 1001 bytes .* data.cache.size allows 900 bytes"):
-            check_room(tmp_path, 1001, staged=100, limit=1000)
+        with pytest.raises(DiskTooSmall) as refused:
+            check_room(tmp_path, 2048, staged=100, limit=1000)
+        assert str(refused.value) == (
+            "The data needs 2048 bytes (2.0 KiB) and data.cache.size allows 900 bytes (900 B): raise "
+            "data.cache.size, choose a node with a larger disk, or train on a smaller set."
+        )
 
     def test_more_than_the_disk_has(self, tmp_path: Path) -> None:
         with pytest.raises(DiskTooSmall, match=f"the disk of {tmp_path} has"):

@@ -19,10 +19,12 @@ from rectrain_api.records import (
 )
 from rectrain_api.run_log import RunLog
 from rectrain_data.transfer import Corrupt, Download, sha256_bytes
-from rectrain_trainer.pretrained import Given, _of_run, _read, arrays_of
+from rectrain_trainer.model import build_model
+from rectrain_trainer.pretrained import Given, _of_run, _read, arrays_of, fitted
 from rectrain_trainer.snapshot_files import PARAMS, load_arrays
 from tests.support.memory_store import MemoryStore
 from tests.support.plans import make_plan
+from tests.unit.trainer_learn.recipes import make_recipe
 
 Which = Any
 
@@ -160,3 +162,23 @@ def test_weights_of_a_run_that_diverged(bench: Bench) -> None:
 def test_of_a_distillation_the_student_is_taken() -> None:
     mine, teachers = np.ones(2), np.zeros(2)
     assert arrays_of({"Student.w": mine, "Teacher.w": teachers, "Student2.w": teachers}) == {"w": mine}
+
+
+@pytest.mark.parametrize(
+    ("characters", "said"),
+    [
+        (["x", "1"], None),
+        (
+            list("xyz"),
+            "RD026 at s3://a/run (CTC head: 0 of 10 characters carried over): no character is carried over "
+            "from the weights to start from, so that reading is learnt anew; see that they are the ones you "
+            "mean, and name their dictionary (model.pretrained.dictionary)",
+        ),
+    ],
+)
+def test_a_head_of_which_nothing_is_taken_over_is_a_finding(characters: list[str], said: str | None) -> None:
+    model = build_model(make_recipe(characters=characters))
+    arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    found = fitted(make_recipe(), Given(arrays, tuple(characters), "s3://a/run")).finding
+    assert (str(found) if found else None) == said
+    assert found is None or not found.is_error
