@@ -196,7 +196,7 @@ def test_weights_that_are_not_there_or_are_others(
             "svtr_nano",
             (78, "InvalidSpec", "tells 10 characters apart, and the dictionary has"),
         ),
-        ({"uri": copy, "dictionary": "klingon"}, "svtr_nano", (66, "InputMissing", "'klingon'", "en_dict")),
+        ({"uri": copy, "dictionary": "klingon"}, "svtr_nano", (66, "InputMissing", "'klingon'", "in all")),
     ):
         job = manifest(model={"preset": preset, "pretrained": named})
         refused(trainer.run(job), *expected)
