@@ -35,11 +35,15 @@ _TELL_EVERY_S: Final = 1.0
 
 
 def check_data(
-    plan: RunPlan, staged: Staged, board: Board, show: Callable[[Found], None] | None = None
+    plan: RunPlan,
+    staged: Staged,
+    board: Board,
+    show: Callable[[Found], None] | None = None,
+    ranks: int | None = None,
 ) -> Found:
     """What was found: the recipe, and the data without what can't be used.
 
-    `show` is told before anything is refused.
+    `show` is told before anything is refused. `ranks` is the plan's, unless said.
 
     Raises:
         InvalidSpec: the configuration can't be trained here.
@@ -51,7 +55,7 @@ def check_data(
         recipe = resolve(
             plan.model, plan.training, dictionary.characters, use_space_char=dictionary.use_space_char
         )
-        found = _look(plan, recipe, staged, board)
+        found = _look(plan, recipe, staged, board, ranks or plan.ranks)
         if show:
             show(found)
         strict = plan.data.validation == "Strict"
@@ -83,14 +87,14 @@ def time_steps(recipe: Recipe) -> int:
 # -- looking
 
 
-def _look(plan: RunPlan, recipe: Recipe, staged: Staged, board: Board) -> Found:
+def _look(plan: RunPlan, recipe: Recipe, staged: Staged, board: Board, ranks: int) -> Found:
     """All that is to be found, in the user's words. Refuses nothing."""
     parts = [_Part(s, staged.dictionary, recipe.max_text_length) for s in (staged.train, staged.eval)]
     checks = [] if plan.data.validation == "Off" else _check(plan, recipe, staged, parts, board)
     train, held_out = parts
     findings = [finding for one in checks for finding in one.findings]
     if train.left:
-        findings += schedule_findings(plan, recipe, train.left)
+        findings += schedule_findings(plan, recipe, train.left, ranks)
     found = Found(
         recipe=recipe,
         staged=dataclasses.replace(staged, train=train.source, eval=held_out.source),

@@ -83,6 +83,8 @@ class RunShape:
     batch_size: int
     steps_per_epoch: int
     epochs: int
+    ranks: int | None = None
+    """None: an older checkpoint, which doesn't say."""
 
 
 def capture(state: TrainState, memory: Memory | None = None) -> Snapshot:
@@ -180,6 +182,13 @@ def extend(state: TrainState, epochs: int) -> None:
 
 def _check_shape(state: TrainState, have: RunShape) -> None:
     want = _shape_of(state)
+    if have.ranks is not None and have.ranks != want.ranks:
+        raise InvalidSpec(
+            f"The checkpoint was made by {_ranks(have.ranks)}, and this run has {_ranks(want.ranks)} "
+            "(replicas.nodes x replicas.gpusPerNode), so its place in the epoch would mean other samples: "
+            f"make them {have.ranks} again, or give this run a checkpoint.uri of its own, and this one's "
+            "weights as model.pretrained if it is to go on from them."
+        )
     counts = (
         ("seed", have.seed, want.seed),
         ("images a step", have.batch_size, want.batch_size),
@@ -188,8 +197,8 @@ def _check_shape(state: TrainState, have: RunShape) -> None:
     changed = [f"{name}: {old} → {new}" for name, old, new in counts if old != new]
     if changed:
         raise InvalidSpec(
-            f"The checkpoint was made with other data, settings or number of pods ({'; '.join(changed)}), so "
-            "its place in the epoch would mean other samples: put that back, or give this run a "
+            f"The checkpoint was made with other data, settings or number of ranks ({'; '.join(changed)}), "
+            "so its place in the epoch would mean other samples: put that back, or give this run a "
             "checkpoint.uri of its own."
         )
 
@@ -207,10 +216,15 @@ def _reschedule(state: TrainState) -> None:
     state.learner = dataclasses.replace(learner, rate=rate)
 
 
+def _ranks(count: int | None) -> str:
+    return f"{count} rank{'' if count == 1 else 's'}"
+
+
 def _shape_of(state: TrainState) -> RunShape:
     recipe = state.recipe
     batch_size = recipe.batch_size * state.ranks.share.world
-    return RunShape(recipe.seed, batch_size, state.steps_per_epoch, recipe.epochs)
+    world = state.ranks.share.world
+    return RunShape(recipe.seed, batch_size, state.steps_per_epoch, recipe.epochs, world)
 
 
 def _numbers(schedule: Mapping[str, Any]) -> dict[str, Any]:

@@ -133,7 +133,7 @@ os._exit(0)
 def test_a_lost_peer_is_an_error_of_ours() -> None:
     first, second = ranks_run(LOSES)
     out, errors = first.communicate(timeout=120)
-    assert "Another pod of this run was lost while averaging gradients" in out, errors
+    assert "Another rank of this run was lost while averaging gradients" in out, errors
     second.communicate(timeout=120)
 
 

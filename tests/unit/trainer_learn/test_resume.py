@@ -233,7 +233,7 @@ def test_every_rank_goes_by_rank_0s_epochs_and_rate(
 def test_a_checkpoint_of_other_batches_is_refused(digits: Path) -> None:
     snapshot = capture(TrainState.new(RECIPE, STEPS))
     other = TrainState.new(replace(RECIPE, batch_size=16), 4)
-    changed = rf"number of pods \(images a step: {RECIPE.batch_size} → 16; steps an epoch: {STEPS} → 4\)"
+    changed = rf"number of ranks \(images a step: {RECIPE.batch_size} → 16; steps an epoch: {STEPS} → 4\)"
     with pytest.raises(InvalidSpec, match=changed):
         restore(other, snapshot)
 
