@@ -1,4 +1,4 @@
-"""`rectrain-trainer` with several ranks in its pod, on CPUs: `python -m tests.support.ranks_in_a_pod 2 run …`."""
+"""`rectrain-trainer` with several ranks in its pod, on CPUs: how many, then its own arguments."""
 
 import sys
 from functools import partial

@@ -120,7 +120,8 @@ class _Pod:
                 return (
                     result.model_copy(update={"message": said}) if self._crashed else _bad_end(PeerLost(said))
                 )
-            log.warning("The round is over (%s). Waiting for all pods.", self._over or result.message)
+            then = "Waiting for all pods" if self._seat.pods > 1 else "The next one begins"
+            log.warning("The round is over (%s). %s.", self._over or result.message, then)
 
     def _has_saved(self, result: TerminationResult) -> bool:
         """Whether there is a newer checkpoint than after the round before."""

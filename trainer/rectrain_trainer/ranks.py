@@ -97,6 +97,8 @@ class Ranks:
         """
         if self.alone:
             return
+        import paddle  # noqa: F401 - here: imported first on a thread, it would be in static mode elsewhere
+
         pool = ThreadPoolExecutor(1, thread_name_prefix="ranks")
         try:
             notes = pool.submit(self._meet).result()

@@ -34,7 +34,9 @@ def processes(started: Started) -> dict[int, int]:
     def look() -> bool:
         for pid, command in mentioning(str(started.termination)).items():
             if " -m rectrain_trainer.child " in command:
-                said = re.search(rf"{RANK}=(\d+)", Path(f"/proc/{pid}/environ").read_text().replace("\0", "\n"))
+                said = re.search(
+                    rf"{RANK}=(\d+)", Path(f"/proc/{pid}/environ").read_text().replace("\0", "\n")
+                )
                 found[int(said.group(1)) if said else -1] = pid
         return found.keys() == {0, 1}
 

@@ -72,7 +72,7 @@ ranks.gate("read")
 """
 
 
-def ranks_run(script: str, *arguments: str, world: int = 2) -> list[subprocess.Popen[str]]:
+def ranks_run(script: str, *arguments: str, world: int = 2, **more: str) -> list[subprocess.Popen[str]]:
     port = free_port("127.0.0.1")
     started = []
     for rank in range(world):
@@ -85,6 +85,7 @@ def ranks_run(script: str, *arguments: str, world: int = 2) -> list[subprocess.P
             "PADDLE_TRAINER_ENDPOINTS": ",".join(["127.0.0.1:1"] * world),
             "PADDLE_CURRENT_ENDPOINT": "127.0.0.1:1",
             "PADDLE_DISTRI_BACKEND": "gloo",
+            **more,
         }
         command = [sys.executable, "-c", script, *arguments]
         pipe = subprocess.PIPE
