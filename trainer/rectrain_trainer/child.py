@@ -92,7 +92,7 @@ def attempt(
     handler = ChunkHandler(chunks)
     handler.setFormatter(logging.Formatter(PLAIN))
     logging.getLogger().addHandler(handler)
-    offer_stacks(chunks, ranks, work_dir / "stacks")
+    offer_stacks(chunks, work_dir / "stacks", ranks.share.rank, ranks.in_pod)
     reporter = Reporter(pod.report, plan.identity, board) if pod.report and ranks.first else None
     if reporter:
         reporter.start()

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Final
 
 from rectrain_trainer.chunks import Chunks
-from rectrain_trainer.ranks import Ranks
 
 DUMP: Final = signal.SIGUSR2
 TELL: Final = signal.SIGUSR1
@@ -28,25 +27,25 @@ WAIT_S: Final = 2.0
 """For the other ranks of the pod; the supervisor ends all of them soon."""
 
 
-def offer_stacks(chunks: Chunks, ranks: Ranks, folder: Path) -> None:
-    """From now on both signals are answered. `folder` is of this pod."""
+def offer_stacks(chunks: Chunks, folder: Path, rank: int, in_pod: int) -> None:
+    """From now on both signals are answered. `folder` is of this pod, which has `in_pod` ranks."""
     faulthandler.register(DUMP, file=sys.stderr, all_threads=True)
-    if ranks.first:
+    if rank == 0:
         shutil.rmtree(folder, ignore_errors=True)
-    thread = threading.Thread(target=_tell, args=(chunks, ranks, folder), name="stacks", daemon=True)
+    thread = threading.Thread(target=_tell, args=(chunks, folder, rank, in_pod), name="stacks", daemon=True)
     thread.start()
 
 
-def _tell(chunks: Chunks, ranks: Ranks, folder: Path) -> None:
+def _tell(chunks: Chunks, folder: Path, rank: int, in_pod: int) -> None:
     while True:
         signal.sigwait({TELL})
-        if not ranks.first:
-            leave(folder, ranks.share.rank)
+        if rank:
+            leave(folder, rank)
             continue
         for line in stacks():
             chunks.line(line)
         chunks.flush()
-        for line in left_by(folder, range(1, ranks.in_pod)):
+        for line in left_by(folder, range(1, in_pod)):
             chunks.line(line)
         chunks.flush()
 
