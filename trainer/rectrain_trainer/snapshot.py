@@ -185,7 +185,7 @@ def _check_shape(state: TrainState, have: RunShape) -> None:
     if have.ranks is not None and have.ranks != want.ranks:
         raise InvalidSpec(
             f"The checkpoint was made by {_ranks(have.ranks)}, and this run has {_ranks(want.ranks)} "
-            "(replicas.nodes x replicas.gpusPerNode), so its place in the epoch would mean other samples: "
+            "(replicas.nodes x replicas.gpusPerNode), whose steps would train something else: "
             f"make them {have.ranks} again, or give this run a checkpoint.uri of its own, and this one's "
             "weights as model.pretrained if it is to go on from them."
         )
