@@ -239,7 +239,7 @@ def test_a_checkpoint_of_other_batches_is_refused(digits: Path) -> None:
 
 
 def test_another_number_of_ranks_is_refused_by_name() -> None:
-    """Though two ranks with half the batch each have steps as large: dropout and batch norm are a rank's own."""
+    """Though two ranks with half the batch have steps as large: dropout and batch norm are a rank's own."""
     one = TrainState.new(RECIPE, STEPS)
     snapshot = capture(
         TrainState.new(replace(RECIPE, batch_size=RECIPE.batch_size // 2), STEPS, Told(Share(0, 2)))
@@ -247,9 +247,10 @@ def test_another_number_of_ranks_is_refused_by_name() -> None:
     with pytest.raises(InvalidSpec) as refused:
         restore(one, snapshot)
     assert str(refused.value) == (
-        "The checkpoint was made by 2 ranks, and this run has 1 rank (replicas.nodes x replicas.gpusPerNode), "
-        "whose steps would train something else: make them 2 again, or give this run a checkpoint.uri of its "
-        "own, and this one's weights as model.pretrained if it is to go on from them."
+        "The checkpoint was made by 2 ranks, and this run has 1 rank (replicas.nodes x "
+        "replicas.gpusPerNode), whose steps would train something else: make them 2 again, or give this "
+        "run a checkpoint.uri of its own, and this one's weights as model.pretrained if it is to go "
+        "on from them."
     )
     older = replace(snapshot, shape=replace(snapshot.shape, ranks=None))
     restore(one, older)
