@@ -153,6 +153,16 @@ class RunPlan(ApiModel):
     termination_grace_seconds: int
     stall_timeout_seconds: int = 1800
 
+    @property
+    def ranks_per_pod(self) -> int:
+        """Processes that train in each pod, a device each; a pod on CPUs has one."""
+        return max(1, self.gpus)
+
+    @property
+    def ranks(self) -> int:
+        """All of them: a step trains so many times training.batchSize images."""
+        return self.nodes * self.ranks_per_pod
+
     def hashed_part(self) -> dict[str, Any]:
         """What makes two runs the same run: model, data and training, but not what may differ between
         attempts (epochs, workers, intervals, size of the cache, what is checked, when it is given up)."""

@@ -270,7 +270,11 @@ class TrainingSpec(ApiModel):
     ] = False
     workers: Annotated[
         int | None,
-        Field(ge=0, le=256, description="Processes that load images. Left out: chosen from the CPU limit."),
+        Field(
+            ge=0,
+            le=256,
+            description="Processes that load images, of each pod. Left out: chosen from the CPU limit.",
+        ),
     ] = None
     early_stopping: Annotated[
         EarlyStoppingSpec | None,
@@ -421,11 +425,13 @@ class ReplicasSpec(ApiModel):
         Field(
             ge=1,
             le=64,
-            description="Pods that train together, one device each; every step trains nodes x batchSize "
-            "images.",
+            description="Pods that train together; every step trains batchSize images on each of their "
+            "devices.",
         ),
     ] = 1
-    gpus_per_node: Annotated[int, Field(ge=0, le=1, description="GPUs of a pod; 0 trains on the CPU.")] = 1
+    gpus_per_node: Annotated[
+        int, Field(ge=0, le=16, description="GPUs of a pod, all of which train; 0 trains on the CPU.")
+    ] = 1
     gpu_resource: Annotated[ShortText, Field(description="Resource name of a GPU on the nodes.")] = (
         "nvidia.com/gpu"
     )

@@ -87,6 +87,14 @@ class Trainer:
     started: list[Started] = field(default_factory=list)
     wrapper: list[str] = field(default_factory=list)
     """A command that starts ours, such as `unshare`."""
+    ranks_per_pod: int = 1
+    """On CPUs, as it would be on so many GPUs."""
+
+    @property
+    def our_command(self) -> list[str]:
+        if self.ranks_per_pod == 1:
+            return COMMAND
+        return [sys.executable, "-m", "tests.support.ranks_in_a_pod", str(self.ranks_per_pod)]
 
     def start(self, manifest: dict[str, Any], *arguments: str, **env: str) -> Started:
         job = self.folder / f"{uuid.uuid4().hex[:8]}.yaml"
@@ -98,7 +106,7 @@ class Trainer:
         log, termination = self.folder / f"{name}.log", self.folder / f"{name}.end"
         with log.open("wb") as errors:
             process = subprocess.Popen(
-                [*self.wrapper, *COMMAND, *arguments],
+                [*self.wrapper, *self.our_command, *arguments],
                 env=self.env | {"RECTRAIN_TERMINATION_LOG": str(termination)} | env,
                 stdin=subprocess.DEVNULL,
                 stdout=errors,

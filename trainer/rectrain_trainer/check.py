@@ -56,16 +56,21 @@ def recipe_for(plan: RunPlan, staged: Staged, board: Board, show: Show | None = 
 
 
 def check_data(
-    plan: RunPlan, recipe: Recipe, staged: Staged, board: Board, show: Show | None = None
+    plan: RunPlan,
+    recipe: Recipe,
+    staged: Staged,
+    board: Board,
+    show: Show | None = None,
+    ranks: int | None = None,
 ) -> Found:
-    """What was found: the data without what can't be used.
+    """What was found: the data without what can't be used. `ranks` is the plan's, unless said.
 
     Raises:
         InvalidSpec: the schedule doesn't fit the run.
         DatasetInvalid: the first faults, each with its place; or nothing is left to train on.
     """
     with staged.uris.translating():
-        found = _look(plan, recipe, staged, board)
+        found = _look(plan, recipe, staged, board, ranks or plan.ranks)
         _tell(plan.data, found, board, show)
     board.say("")
     return found
@@ -91,14 +96,14 @@ def time_steps(recipe: Recipe) -> int:
 # -- looking
 
 
-def _look(plan: RunPlan, recipe: Recipe, staged: Staged, board: Board) -> Found:
+def _look(plan: RunPlan, recipe: Recipe, staged: Staged, board: Board, ranks: int) -> Found:
     """All that is to be found, in the user's words. Refuses nothing."""
     parts = [_Part(s, staged.dictionary, recipe.max_text_length) for s in (staged.train, staged.eval)]
     checks = [] if plan.data.validation == "Off" else _check(plan, recipe, staged, parts, board)
     train, held_out = parts
     findings = [*_of_lines(plan, staged), *(finding for one in checks for finding in one.findings)]
     if train.left:
-        findings += schedule_findings(plan, recipe, train.left)
+        findings += schedule_findings(plan, recipe, train.left, ranks)
     return Found(
         staged=dataclasses.replace(staged, train=train.source, eval=held_out.source),
         validation=plan.data.validation,

@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
     arguments = _parse(argv)
     die_with(os.getppid())
     warnings.filterwarnings("ignore", category=UserWarning, module="paddle")
-    console = set_up_logging(debug=arguments.debug)
+    ranks = Ranks.from_environment()
+    console = set_up_logging(debug=arguments.debug, beside=None if ranks.leads_pod else ranks.share.rank)
     plan = read_plan(arguments.plan)
     grace_s = plan.termination_grace_seconds
     interrupt = Interrupt(grace_s - stop_margin_s(grace_s))
@@ -91,7 +92,7 @@ def attempt(
     handler = ChunkHandler(chunks)
     handler.setFormatter(logging.Formatter(PLAIN))
     logging.getLogger().addHandler(handler)
-    offer_stacks(chunks)
+    offer_stacks(chunks, work_dir / "stacks", ranks.share.rank, ranks.in_pod)
     reporter = Reporter(pod.report, plan.identity, board) if pod.report and ranks.first else None
     if reporter:
         reporter.start()
@@ -115,7 +116,7 @@ def attempt(
         if reporter:
             reporter.close()
         chunks.close()
-        for leftover in ("snapshots", "resume", "out"):
+        for leftover in ("snapshots", "resume", "out") if ranks.leads_pod else ():
             shutil.rmtree(work_dir / leftover, ignore_errors=True)
     return code
 

@@ -16,7 +16,6 @@ import typer
 
 from rectrain_api.errors import UsageError
 from rectrain_api.exit_codes import EX_USAGE, outcome_of
-from rectrain_api.plan import RunPlan
 from rectrain_api.report import TerminationResult
 from rectrain_data.interrupts import Interrupts
 from rectrain_trainer import checkpoints
@@ -24,12 +23,11 @@ from rectrain_trainer.child import read_plan
 from rectrain_trainer.complaint import complain, meant
 from rectrain_trainer.console import set_up_logging
 from rectrain_trainer.environment import PodEnvironment, ensure_home, laptop_work_dir
-from rectrain_trainer.flight import FlightRecorder
-from rectrain_trainer.gang import supervise_rank
+from rectrain_trainer.launch import launch
 from rectrain_trainer.manifest import read_manifest
 from rectrain_trainer.meeting import Seat
 from rectrain_trainer.outcome import Until
-from rectrain_trainer.supervisor import block_signals, supervise, trainer_command, unblock_signals
+from rectrain_trainer.supervisor import block_signals, unblock_signals
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +136,7 @@ def _run(
         # The child leaves without the interpreter's end, which would remove multiprocessing's folders.
         with tempfile.TemporaryDirectory(prefix="rt-", ignore_cleanup_errors=True) as scratch:
             variables = {"TMPDIR": scratch, **variables}
-            result = _supervise(read_plan(plan), seat, arguments, until, variables)
+            result = launch(read_plan(plan), seat, arguments, until, variables)
         if result.reason in ("OutOfMemory", "Crashed", "Stalled"):
             log.error("%s", result.message)
         if file is not None and until == "end" and result.reason == "Interrupted":
@@ -147,34 +145,6 @@ def _run(
     finally:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _supervise(
-    plan: RunPlan, seat: Seat | None, arguments: list[str], until: Until, variables: dict[str, str]
-) -> TerminationResult:
-    """As one pod alone, or as one rank among several."""
-
-    def command_for(recorder: FlightRecorder, until: Until) -> list[str]:
-        return trainer_command([*arguments, "--until", until], recorder)
-
-    grace_s, stall_s = plan.termination_grace_seconds, plan.stall_timeout_seconds
-    if plan.nodes == 1 or until != "end":
-        recorder = FlightRecorder.new()
-        return supervise(
-            command_for(recorder, until),
-            recorder,
-            grace_s=grace_s,
-            stall_timeout_s=stall_s,
-            variables=variables,
-        )
-    if seat is None:
-        raise UsageError(
-            f"This run wants {plan.nodes} pods that train together (replicas.nodes), which takes a cluster: "
-            "set it to 1 to train on one machine."
-        )
-    return supervise_rank(
-        command_for, seat, grace_s=grace_s, stall_timeout_s=stall_s, gpus=plan.gpus, variables=variables
-    )
 
 
 @app.command()

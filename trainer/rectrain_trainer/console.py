@@ -24,24 +24,26 @@ LINE_EVERY_S: Final = 10.0
 PLAIN: Final = "%(asctime)s %(levelname)s %(message)s"
 
 
-def set_up_logging(*, debug: bool) -> Console | None:
+def set_up_logging(*, debug: bool, beside: int | None = None) -> Console | None:
     """Our lines to stderr; a console when there is a terminal. Before OpenCV is loaded: it warns of images
-    that are named by us.
+    that are named by us. A rank `beside` the first one of its pod only warns, and says which it is.
     """
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
-    console = Console(stderr=True) if sys.stderr.isatty() else None
+    console = Console(stderr=True) if sys.stderr.isatty() and beside is None else None
     handler: logging.Handler
     if console:
         handler = RichHandler(console=console, show_path=False, markup=False, log_time_format="[%X]")
         handler.setFormatter(logging.Formatter("%(message)s"))
     else:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter(PLAIN))
+        named = PLAIN if beside is None else PLAIN.replace("%(message)s", f"rank {beside}: %(message)s")
+        handler.setFormatter(logging.Formatter(named))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    usual = logging.INFO if beside is None else logging.WARNING
     for name in ("rectrain_trainer", "rectrain_data"):
-        logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.INFO)
+        logging.getLogger(name).setLevel(logging.DEBUG if debug else usual)
     return console
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from rectrain_api.errors import DeviceUnavailable
+from rectrain_trainer.environment import IN_POD
 
 _CGROUP = Path("/sys/fs/cgroup")
 _DETERMINISTIC: Final = ("FLAGS_cpu_deterministic", "FLAGS_cudnn_deterministic")
@@ -50,10 +51,13 @@ def _select(gpus: int) -> str:
 
 
 def usable_cores() -> int:
-    """Cores that this process may really use: affinity, then the cgroup's CPU limit (v2 or v1)."""
+    """Cores that this process may really use: affinity, the cgroup's CPU limit (v2 or v1), and its part of
+    them, where it shares them with the other ranks of its pod.
+    """
     cores = len(os.sched_getaffinity(0))
     limit = _cgroup_limit()
-    return max(1, min(cores, math.ceil(limit))) if limit else cores
+    cores = min(cores, math.ceil(limit)) if limit else cores
+    return max(1, cores // int(os.environ.get(IN_POD, "1")))
 
 
 def _cgroup_limit() -> float | None:

@@ -10,14 +10,14 @@ from rectrain_api.status import Devices
 _NAME_LIMIT: Final = 128
 
 
-def describe_devices(kind: str, gpus: int, nodes: int = 1) -> Devices:
-    """Kind, count (over all pods) and name of the devices; Paddle must have been configured."""
+def describe_devices(kind: str, ranks: int = 1) -> Devices:
+    """Kind, count (over all ranks, of which each has one) and name; Paddle must have been configured."""
     if kind == "gpu":
         import paddle
 
         name = str(paddle.device.cuda.get_device_name())
-        return Devices(kind=kind, count=gpus * nodes, name=name[:_NAME_LIMIT])
-    return Devices(kind=kind, count=nodes, name=_cpu_name()[:_NAME_LIMIT])
+        return Devices(kind=kind, count=ranks, name=name[:_NAME_LIMIT])
+    return Devices(kind=kind, count=ranks, name=_cpu_name()[:_NAME_LIMIT])
 
 
 def _cpu_name() -> str:

@@ -16,7 +16,11 @@ POD_WORK_DIR: Final = Path("/var/lib/rectrain")
 POD_TERMINATION_LOG: Final = Path("/dev/termination-log")
 RANK: Final = "PADDLE_TRAINER_ID"
 WORLD: Final = "PADDLE_TRAINERS_NUM"
-"""Names of Paddle's own, by which a supervisor tells its process which of how many ranks it is."""
+IN_POD: Final = "PADDLE_LOCAL_SIZE"
+"""Names of Paddle's own, by which a supervisor tells its process which of how many ranks it is, and how many
+there are in each pod."""
+PEERS: Final = "RECTRAIN_PEERS"
+"""Host name of each pod."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def _report_target(env: Mapping[str, str]) -> ReportTarget | None:
 
 
 def _seat(env: Mapping[str, str]) -> Seat | None:
-    names = tuple(name for name in env.get("RECTRAIN_PEERS", "").split(",") if name)
+    names = tuple(name for name in env.get(PEERS, "").split(",") if name)
     if len(names) < 2:
         return None
     address = env.get("RECTRAIN_POD_IP", "127.0.0.1")

@@ -1,6 +1,6 @@
 """A rank beside rank 0: trains along, step by step, and keeps nothing.
 
-Called by the run in every pod but that of rank 0. It holds no state of its own: weights, optimizer and
+Called by the run in every process but that of rank 0. It holds no state of its own: weights, optimizer and
 position come from rank 0 at the start of each round, gradients are averaged at every step.
 """
 
@@ -28,7 +28,7 @@ _SHOW_EVERY_S: Final = 1.0
 def follow(
     plan: RunPlan, staged: Staged, recipe: Recipe, ranks: Ranks, board: Board, workers: int
 ) -> Outcome:
-    """Train to the last step. Raises PeerLost, and what training raises."""
+    """Train to the last step, with `ranks` open. Raises PeerLost, and what training raises."""
     from rectrain_trainer.evaluate import EvalSet
     from rectrain_trainer.loader import Loader
     from rectrain_trainer.loop import TrainState, train
@@ -36,7 +36,6 @@ def follow(
     from rectrain_trainer.snapshot import extend, share_state
     from rectrain_trainer.train import evaluation_due, progress_of, stops_early
 
-    ranks.open()
     with Loader(recipe, staged.train, workers=workers, share=ranks.share) as loader:
         held_out = EvalSet(recipe, staged.eval)
         held_out.on_batch = ranks.sign

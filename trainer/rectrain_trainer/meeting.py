@@ -1,8 +1,8 @@
-"""Where the supervisors of a run's pods meet: a line of text each way between rank 0 and every other one.
+"""Where the supervisors of a run's pods meet: a line of text each way between the first one and every other.
 
-Called by `gang`. Rank 0's supervisor listens; the others come by the pod's stable name, which leads to its
-replacement too. A round of training begins when all are there and none has a process left over, and is over
-for all as soon as one is lost: its connection ends, or nothing is heard for `SILENCE_S`.
+Called by `gang`. The supervisor with rank 0 listens; the others come by the pod's stable name, which leads
+to its replacement too. A round of training begins when all are there and none has a process left over, and
+is over for all as soon as one is lost: its connection ends, or nothing is heard for `SILENCE_S`.
 
 The lines are JSON, bounded, and nothing more than words: whoever else in the cluster can reach the port can
 at worst end a round, which costs steps since the last checkpoint (Paddle's own ports are as open).
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Self
 
 log = logging.getLogger(__name__)
 
@@ -42,17 +42,17 @@ class Word(StrEnum):
     READY = "ready"
     """No process is left here: count me in for the next round."""
     GO = "go"
-    """All are ready: start the rank's process."""
+    """All are ready: start the ranks' processes."""
     STOP = "stop"
     """This pod was told to stop: save a last checkpoint."""
     STALLED = "stalled"
     """Rank 0's process gets no further: write where your own stands."""
     BROKEN = "broken"
-    """This rank's process lost another one."""
+    """A process of this pod lost another one, or was killed."""
     FINISHED = "finished"
-    """This rank has nothing left to train; it may go."""
+    """This pod has nothing left to train; it may go."""
     OVER = "over"
-    """The round has ended: stop the rank's process."""
+    """The round has ended: stop the ranks' processes."""
     LOST = "lost"
     """A pod left the round."""
     DONE = "done"
@@ -61,19 +61,25 @@ class Word(StrEnum):
 
 @dataclass(frozen=True)
 class Seat:
-    """A rank's place among the pods of a run."""
+    """A pod's place among those of a run."""
 
-    rank: int
+    pod: int
+    """Its number; the first one has rank 0."""
     names: tuple[str, ...]
-    """Stable host name of each rank's pod."""
+    """Stable host name of each pod."""
     job_uid: str
     address: str
     """This pod's own IP."""
     port: int = PORT
 
     @property
-    def world(self) -> int:
+    def pods(self) -> int:
         return len(self.names)
+
+
+LOOPBACK: Final = "127.0.0.1"
+ONE_POD: Final = Seat(0, (LOOPBACK,), "", LOOPBACK)
+"""That of a run whose ranks are all in one pod, or on one machine."""
 
 
 @dataclass(frozen=True)
@@ -95,18 +101,12 @@ class Meeting(ABC):
         self.seat = seat
         self._wake = wake
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name="meeting", daemon=True)
-        self._task: asyncio.Task[None] | None = None
-        self._is_ready = self._in_round = False
 
-    def __enter__(self) -> "Meeting":
-        self._thread.start()
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._call(lambda: self._task.cancel() if self._task else None)
-        self._thread.join(LAST_WORD_S)
+        return
 
     @property
     def hears_rank_0(self) -> bool:
@@ -120,12 +120,51 @@ class Meeting(ABC):
         except queue.Empty:
             return None
 
+    @abstractmethod
     def ready(self) -> None:
-        """This rank has no process: it can go into the next round."""
+        """No process is left in this pod: it can go into the next round."""
+
+    @abstractmethod
+    def tell(self, word: Word, why: str = "", *, left: bool = False) -> None:
+        """Say it to rank 0's pod; from there: to all. Returns when it is on its way, or can't be."""
+
+    def _emit(self, word: Word, why: str = "", store: str = "", *, left: bool = False) -> None:
+        self._events.put(Event(word, why, store, left))
+        self._wake()
+
+
+class Alone(Meeting):
+    """The one pod of a run: it waits for nobody."""
+
+    def ready(self) -> None:
+        self._emit(Word.GO, store=f"{self.seat.address}:{free_port(self.seat.address)}")
+
+    def tell(self, word: Word, why: str = "", *, left: bool = False) -> None:  # noqa: ARG002 - to nobody
+        return
+
+
+class _Talking(Meeting):
+    """One side of a meeting of several pods, in a thread of its own."""
+
+    def __init__(self, seat: Seat, wake: Callable[[], None]) -> None:
+        super().__init__(seat, wake)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="meeting", daemon=True)
+        self._task: asyncio.Task[None] | None = None
+        self._is_ready = self._in_round = False
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._call(lambda: self._task.cancel() if self._task else None)
+        self._thread.join(LAST_WORD_S)
+
+    def ready(self) -> None:
         self._call(self._get_ready)
 
     def tell(self, word: Word, why: str = "", *, left: bool = False) -> None:
-        """Say it to rank 0; from rank 0: to all. Returns when it is on its way, or can't be."""
         told: Future[None] = Future()
 
         def begin() -> None:
@@ -150,10 +189,6 @@ class Meeting(ABC):
     def _call(self, what: Callable[[], object]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(what)
-
-    def _emit(self, word: Word, why: str = "", store: str = "", *, left: bool = False) -> None:
-        self._events.put(Event(word, why, store, left))
-        self._wake()
 
     @abstractmethod
     async def _run(self) -> None: ...
@@ -209,8 +244,8 @@ class _Line:
         self.writer.close()
 
 
-class Host(Meeting):
-    """Rank 0's side."""
+class Host(_Talking):
+    """The side of the pod with rank 0."""
 
     def __init__(self, seat: Seat, wake: Callable[[], None]) -> None:
         super().__init__(seat, wake)
@@ -245,59 +280,59 @@ class Host(Meeting):
         self._lines.add(line)
         try:
             words = await line.hear()
-            rank, why = self._rank_of(words)
-            if rank is None:
+            pod, why = self._number_of(words)
+            if pod is None:
                 line.say(Word.REFUSED, why=why)
                 await line.drain()
                 return
             line.live()
-            self._seat_guest(rank, line)
+            self._seat_guest(pod, line)
             try:
-                while (words := await line.hear()) is not None and self._guests.get(rank) is line:
-                    self._heard(rank, line, words)
+                while (words := await line.hear()) is not None and self._guests.get(pod) is line:
+                    self._heard(pod, line, words)
             finally:
-                if self._guests.get(rank) is line:
-                    del self._guests[rank]
-                    self._missed(rank, line)
+                if self._guests.get(pod) is line:
+                    del self._guests[pod]
+                    self._missed(pod, line)
         finally:
             self._lines.discard(line)
             line.close()
 
-    def _rank_of(self, words: dict[str, Any] | None) -> tuple[int | None, str]:
-        """The rank that a newcomer may take, or why not."""
+    def _number_of(self, words: dict[str, Any] | None) -> tuple[int | None, str]:
+        """The number of the pod that a newcomer is, or why it may not come in."""
         if words is None or words.get("say") != Word.HELLO:
             return None, "it didn't say who it is"
         if words.get("job") != self.seat.job_uid:
             return None, "it is of another Job"
-        rank = words.get("rank")
-        if not isinstance(rank, int) or not 0 < rank < self.seat.world:
-            return None, f"rank {rank} isn't one of the others' (1 to {self.seat.world - 1})"
-        return rank, ""
+        pod = words.get("pod")
+        if not isinstance(pod, int) or not 0 < pod < self.seat.pods:
+            return None, f"pod {pod} isn't one of the others (1 to {self.seat.pods - 1})"
+        return pod, ""
 
-    def _seat_guest(self, rank: int, line: _Line) -> None:
-        old = self._guests.get(rank)
-        self._guests[rank] = line
-        log.info("The pod of rank %d is here.", rank)
+    def _seat_guest(self, pod: int, line: _Line) -> None:
+        old = self._guests.get(pod)
+        self._guests[pod] = line
+        log.info("Pod %d is here.", pod)
         if old is not None:
             old.close()
-            self._missed(rank, old)
+            self._missed(pod, old)
         line.finished = self._in_round  # it isn't in this round: should it go, nothing is lost
 
-    def _heard(self, rank: int, line: _Line, words: dict[str, Any]) -> None:
+    def _heard(self, pod: int, line: _Line, words: dict[str, Any]) -> None:
         match words.get("say"):
             case Word.READY:
                 line.ready = True
                 self._go_if_all_are_ready()
             case Word.STOP if self._in_round:
-                self._emit(Word.STOP, f"The pod of rank {rank} was told to stop")
+                self._emit(Word.STOP, f"Pod {pod} was told to stop")
             case Word.BROKEN if self._in_round:
-                self._end_round(Word.BROKEN, f"the process of rank {rank} lost another one")
+                self._end_round(Word.BROKEN, f"a process of pod {pod} was lost, or lost another one")
             case Word.FINISHED:
                 line.finished = True
 
-    def _missed(self, rank: int, line: _Line) -> None:
+    def _missed(self, pod: int, line: _Line) -> None:
         if self._in_round and not line.finished:
-            self._end_round(Word.LOST, f"the pod of rank {rank} went away")
+            self._end_round(Word.LOST, f"pod {pod} went away")
 
     def _end_round(self, word: Word, why: str) -> None:
         self._in_round = False
@@ -307,14 +342,14 @@ class Host(Meeting):
 
     def _get_ready(self) -> None:
         self._is_ready = True
-        missing = [rank for rank in range(1, self.seat.world) if rank not in self._guests]
+        missing = [pod for pod in range(1, self.seat.pods) if pod not in self._guests]
         if missing:
-            log.info("Waiting for the pods of rank %s.", ", ".join(map(str, missing)))
+            log.info("Waiting for pod %s.", ", ".join(map(str, missing)))
         self._go_if_all_are_ready()
 
     def _go_if_all_are_ready(self) -> None:
         lines = list(self._guests.values())
-        if not self._is_ready or len(lines) < self.seat.world - 1 or not all(line.ready for line in lines):
+        if not self._is_ready or len(lines) < self.seat.pods - 1 or not all(line.ready for line in lines):
             return
         self._is_ready, self._in_round = False, True
         port = free_port(self.seat.address)
@@ -334,8 +369,8 @@ class Host(Meeting):
             await line.drain()
 
 
-class Guest(Meeting):
-    """Every other rank's side."""
+class Guest(_Talking):
+    """Every other pod's side."""
 
     def __init__(self, seat: Seat, wake: Callable[[], None]) -> None:
         super().__init__(seat, wake)
@@ -356,11 +391,11 @@ class Guest(Meeting):
                     self._line = None
                     line.close()
                 if said and said != refused:
-                    log.warning("The pod of rank 0 refuses this one: %s. Trying on.", said)
+                    log.warning("Pod 0 refuses this one: %s. Trying on.", said)
                 refused = said
                 if self._in_round:
                     self._in_round = False
-                    self._emit(Word.LOST, "the pod of rank 0 went away", left=True)
+                    self._emit(Word.LOST, "pod 0 went away", left=True)
             await asyncio.sleep(RETRY_S)
 
     async def _arrive(self) -> _Line | None:
@@ -370,7 +405,7 @@ class Guest(Meeting):
             line = _Line(*await asyncio.wait_for(opening, CONNECT_S))
         except (OSError, TimeoutError):
             return None
-        line.say(Word.HELLO, job=self.seat.job_uid, rank=self.seat.rank)
+        line.say(Word.HELLO, job=self.seat.job_uid, pod=self.seat.pod)
         if self._is_ready:
             line.say(Word.READY)
         line.live()
@@ -410,8 +445,10 @@ class Guest(Meeting):
 
 
 def meet(seat: Seat, wake: Callable[[], None]) -> Meeting:
-    """This rank's side of the meeting."""
-    return Host(seat, wake) if seat.rank == 0 else Guest(seat, wake)
+    """This pod's side of the meeting."""
+    if seat.pods == 1:
+        return Alone(seat, wake)
+    return Host(seat, wake) if seat.pod == 0 else Guest(seat, wake)
 
 
 def free_port(address: str) -> int:

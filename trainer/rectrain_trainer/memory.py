@@ -7,7 +7,7 @@ included. So what may fail for memory runs under a limit of its own (`confine`),
 import contextlib
 import resource
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,10 @@ class Room:
     """Of the pod, or of the process; None: the machine has no more."""
     of: str
     """"pod", "process" or "machine"."""
+
+    def shared(self, processes: int) -> "Room":
+        """What each of so many may take."""
+        return replace(self, left=self.left // processes)
 
 
 def room(cgroup: Path = _CGROUP, proc: Path = _PROC) -> Room:

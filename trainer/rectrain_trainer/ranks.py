@@ -1,4 +1,4 @@
-"""The ranks of one run, one a pod: how they average gradients, start from one state and wait for rank 0.
+"""The ranks of one run, one a device: how they average gradients, start from one state and wait for rank 0.
 
 Called by the run and the train stage, in the process that trains; the supervisor (`gang`) has put Paddle's
 environment there. Everything that goes wrong between ranks is PeerLost: gloo says so at once when a peer
@@ -20,9 +20,12 @@ from typing import Any, Final
 import numpy as np
 
 from rectrain_api.errors import InternalError, PeerLost, RectrainError
-from rectrain_trainer.environment import RANK, WORLD
+from rectrain_trainer.environment import IN_POD, RANK, WORLD
+from rectrain_trainer.preflight import Notes, Way, pre_flight
 
 _GATE_POLL_S: Final = 0.05
+_CONNECT_S: Final = 60
+_CAME: Final = "came"
 _SHARED: Final = "shared"
 _HANDED_IN: Final = "handed-in"
 _SIGNS: Final = "signs"
@@ -58,8 +61,10 @@ ALONE: Final = Share()
 class Ranks:
     """`open` before the first use; a run of one rank needs neither."""
 
-    def __init__(self, share: Share = ALONE) -> None:
+    def __init__(self, share: Share = ALONE, in_pod: int = 1) -> None:
+        """`in_pod`: ranks in each pod."""
         self.share = share
+        self.in_pod = in_pod
         self._store: Any = None
         self._shared = self._collected = 0
         """How often each was done: the same on every rank."""
@@ -68,7 +73,7 @@ class Ranks:
     def from_environment(cls, env: Mapping[str, str] | None = None) -> "Ranks":
         """As the supervisor says; alone without one."""
         env = os.environ if env is None else env
-        return cls(Share(int(env.get(RANK, 0)), int(env.get(WORLD, 1))))
+        return cls(Share(int(env.get(RANK, 0)), int(env.get(WORLD, 1))), int(env.get(IN_POD, 1)))
 
     @property
     def alone(self) -> bool:
@@ -79,25 +84,47 @@ class Ranks:
         """Rank 0, which alone reports and writes to S3."""
         return self.share.rank == 0
 
-    def open(self) -> None:
-        """Meet the others; whoever comes late is waited for. Raises PeerLost.
+    @property
+    def leads_pod(self) -> bool:
+        """The first of its pod, which stages and checks the data for all there."""
+        return self.share.rank % self.in_pod == 0
 
-        On a thread of its own: Paddle's call can't be interrupted, and a signal must be.
+    def open(self) -> None:
+        """Meet the others; whoever comes late is waited for. Then whoever doesn't answer is lost. Raises
+        PeerLost.
+
+        On threads of their own: Paddle's calls can't be interrupted, and a signal must be.
         """
         if self.alone:
             return
+        import paddle  # noqa: F401 - here: imported first on a thread, it would be in static mode elsewhere
+
         pool = ThreadPoolExecutor(1, thread_name_prefix="ranks")
         try:
-            pool.submit(self._meet).result()
+            notes = pool.submit(self._meet).result()
         finally:
             pool.shutdown(wait=False)
+        pre_flight(self._sum_up, notes, Way.of(self.share.rank, self.in_pod))
 
-    def _meet(self) -> None:
+    def _meet(self) -> Notes:
         import paddle
 
-        with _between_ranks("meeting the other pods"):
-            paddle.distributed.init_parallel_env()
+        with _between_ranks("meeting the other ranks"):
             self._store = paddle.base.core.create_or_get_global_tcp_store()
+            self._store.add(_CAME, 1)
+            self._wait(_CAME, self.share.world)
+            address, _, port = os.environ["PADDLE_MASTER"].rpartition(":")
+            own = paddle.base.core.TCPStore(address, int(port), False, self.share.world, _CONNECT_S)
+        return Notes(own, self.share.world)
+
+    def _sum_up(self) -> None:
+        import paddle
+
+        paddle.distributed.init_parallel_env()
+        total = paddle.ones([1], "int64")
+        paddle.distributed.all_reduce(total)
+        if (said := int(total.numpy()[0])) != self.share.world:
+            raise RuntimeError(f"{self.share.world} ranks with a 1 each made {said}")
 
     def average_gradients(self, model: Any, count: int) -> None:
         """Every rank gets the mean gradient over all of the step's `count` samples."""
@@ -216,7 +243,7 @@ def _between_ranks(doing: str) -> Iterator[None]:
         raise
     except (RuntimeError, ValueError, OSError) as e:
         said = " ".join(str(e).split())[:300]
-        raise PeerLost(f"Another pod of this run was lost while {doing} ({said}).") from e
+        raise PeerLost(f"Another rank of this run was lost while {doing} ({said}).") from e
 
 
 def _form(array: np.ndarray[Any, Any]) -> list[Any]:

@@ -38,6 +38,7 @@ from rectrain_trainer.devices import describe_devices
 from rectrain_trainer.environment import PodEnvironment
 from rectrain_trainer.follow import follow
 from rectrain_trainer.found import Found
+from rectrain_trainer.handover import hand_over, take_over
 from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.outcome import Outcome, Until, last_words
 from rectrain_trainer.place import (
@@ -51,14 +52,14 @@ from rectrain_trainer.place import (
 from rectrain_trainer.pretrained import first_weights
 from rectrain_trainer.ranks import Ranks
 from rectrain_trainer.smoke import smoke_test
-from rectrain_trainer.stage import stage
+from rectrain_trainer.stage import Staged, stage
 from rectrain_trainer.surroundings import log_surroundings
 from rectrain_trainer.trial import Trial
 
 log = logging.getLogger(__name__)
 
 MAX_WORKERS: Final = 8
-WAITING: Final = "Waiting for the other pods of the run."
+WAITING: Final = "Waiting for the other ranks of the run."
 
 
 @dataclass
@@ -93,10 +94,8 @@ class Run:
         self._options = options_of(self.plan)
         log.info("%s.", self._options.describe())
         if not self.ranks.first:
-            with Trial(self.plan, self.board, wanted=True) as trial:
-                self._configure_device()
-                recipe, found = self._checked(trial)
-            return follow(self.plan, found.staged, recipe, self.ranks, self.board, self._workers())
+            recipe, staged = self._prepare_beside()
+            return follow(self.plan, staged, recipe, self.ranks, self.board, self._workers())
         self._store = self._open(self.plan.checkpoint.uri)
         self._log_place = self._open(self.plan.checkpoint.uri)
         run_log = RunLog(log_store(self._log_place, self.plan), self._store.uri)
@@ -109,18 +108,37 @@ class Run:
             return Outcome(Reason.CHECKED, WAITING)
         self.interrupt.check()  # between stages, for a signal whose exception got lost in a library
         untried = until == "checked" or not state.checkpointed_attempts
-        with Trial(self.plan, self.board, wanted=untried) as trial:
+        with Trial(self.plan, self.board, wanted=untried, ranks=self.ranks) as trial:
             self._prepare()
             recipe, found = self._checked(trial)
         found = self._begun(recipe, found, state, untried)
         if until == "checked":
             return Outcome(Reason.CHECKED, f"{self.plan.identity} can be trained: {found.verdict()}.")
-        if not self.ranks.alone:
-            self.board.say(WAITING)
-            self.ranks.open()
-            self.board.say("")
+        self._meet(recipe, found.staged)
         self._take_attempt(run_log)
         return self._train(run_log, recipe, found)
+
+    def _prepare_beside(self) -> tuple[Recipe, Staged]:
+        """A rank beside rank 0: the data is staged, checked and tried once in each pod."""
+        if self.ranks.leads_pod:
+            with Trial(self.plan, self.board, wanted=True, ranks=self.ranks) as trial:
+                self._configure_device()
+                recipe, found = self._checked(trial)
+            self._meet(recipe, found.staged)
+            return recipe, found.staged
+        self._configure_device()
+        self.ranks.open()
+        return take_over(self.work_dir)
+
+    def _meet(self, recipe: Recipe, staged: Staged) -> None:
+        """Wait for the other ranks; those of this pod find here what they need."""
+        if self.ranks.alone:
+            return
+        if self.ranks.in_pod > 1:
+            hand_over(self.work_dir, recipe, staged)
+        self.board.say(WAITING)
+        self.ranks.open()
+        self.board.say("")
 
     def _checked(self, trial: Trial) -> tuple[Recipe, Found]:
         """The data, here and checked, and a step tried."""
@@ -130,7 +148,7 @@ class Run:
         self.interrupt.check()
         recipe = recipe_for(self.plan, staged, self.board, self.show)
         trial.begin(recipe, staged)
-        found = check_data(self.plan, recipe, staged, self.board, self.show)
+        found = check_data(self.plan, recipe, staged, self.board, self.show, self._world())
         self.interrupt.check()
         try:
             trial.conclude()
@@ -282,9 +300,13 @@ class Run:
         deterministic = self.plan.training.deterministic
         with self.interrupt.held_back():
             kind = configure_device(self.plan.gpus, deterministic=deterministic)
-        devices = describe_devices(kind, self.plan.gpus, self.plan.nodes)
+        devices = describe_devices(kind, self._world())
         self.board.update(devices=devices)
-        log_surroundings(devices, self.work_dir)
+        log_surroundings(devices, self.work_dir, self.ranks.in_pod)
+
+    def _world(self) -> int:
+        """Ranks of the run; a check alone has but the plan to tell."""
+        return self.plan.ranks if self.ranks.alone else self.ranks.share.world
 
     # -- the attempt
 
@@ -372,9 +394,13 @@ class Run:
         return self.plan.training.epochs
 
     def _workers(self) -> int:
-        """Loader processes: as asked, else one for each core but the one that trains."""
+        """Loader processes: this rank's part of what is asked for the pod, else one for each of its cores but
+        the one that trains.
+        """
         asked = self.plan.training.workers
-        return asked if asked is not None else min(max(usable_cores() - 1, 0), MAX_WORKERS)
+        if asked is None:
+            return min(max(usable_cores() - 1, 0), MAX_WORKERS)
+        return max(1, asked // self.ranks.in_pod) if asked else 0
 
 
 def config_of(plan: RunPlan, recipe: Recipe) -> bytes:

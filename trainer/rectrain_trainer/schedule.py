@@ -16,15 +16,15 @@ FEWEST_EVALUATIONS: Final = 3
 _LR: Final = "Optimizer.lr"
 
 
-def schedule_findings(plan: RunPlan, recipe: Recipe, samples: int) -> list[Finding]:
+def schedule_findings(plan: RunPlan, recipe: Recipe, samples: int, ranks: int) -> list[Finding]:
     """What doesn't fit, for a training set of so many samples."""
     report = Report()
-    batch = plan.nodes * batch_sizes(recipe.sampler, recipe.batch_size)[0]
+    batch = ranks * batch_sizes(recipe.sampler, recipe.batch_size)[0]
     if batch > samples:
-        of_pods = f" in each of {plan.nodes} pods" if plan.nodes > 1 else ""
-        detail = f"{recipe.batch_size}{of_pods}, and there are {samples} samples to train on"
+        of_ranks = f" on each of {ranks} devices" if ranks > 1 else ""
+        detail = f"{recipe.batch_size}{of_ranks}, and there are {samples} samples to train on"
         report.add(Code.BATCH_EXCEEDS_DATA, "training.batchSize", detail=detail)
-    evaluations = count_evaluations(plan, recipe, samples)
+    evaluations = count_evaluations(plan, recipe, samples, ranks)
     if evaluations < FEWEST_EVALUATIONS:
         every, unit = plan.training.eval_interval.every, plan.training.eval_interval.unit
         interval = unit.removesuffix("s") if every == 1 else f"{every} {unit}"
@@ -36,12 +36,10 @@ def schedule_findings(plan: RunPlan, recipe: Recipe, samples: int) -> list[Findi
     return report.findings
 
 
-def count_evaluations(plan: RunPlan, recipe: Recipe, samples: int) -> int:
+def count_evaluations(plan: RunPlan, recipe: Recipe, samples: int, ranks: int) -> int:
     """Over the whole run: at every interval, and after the last step."""
     interval = plan.training.eval_interval
-    steps = len(
-        Sampler(recipe.sampler, samples, batch_size=recipe.batch_size, world=plan.nodes, seed=recipe.seed)
-    )
+    steps = len(Sampler(recipe.sampler, samples, batch_size=recipe.batch_size, world=ranks, seed=recipe.seed))
     length = recipe.epochs * steps if interval.unit == "steps" else recipe.epochs
     return -(-length // interval.every)
 

@@ -17,6 +17,7 @@ from rectrain_trainer.copying import Memory
 from rectrain_trainer.ema import EmaState
 from rectrain_trainer.loop import Best, Position, TrainState
 from rectrain_trainer.model import build_optimizer, set_params
+from rectrain_trainer.words import many
 
 _SCHEDULE: Final = "LR_Scheduler"
 """What Paddle files the schedule under, beside the moments."""
@@ -85,6 +86,8 @@ class RunShape:
     epochs: int
     samples: int | None = None
     """To train on: as many steps may be of others. None in older checkpoints."""
+    ranks: int | None = None
+    """None: an older checkpoint, which doesn't say."""
 
 
 def capture(state: TrainState, memory: Memory | None = None) -> Snapshot:
@@ -182,6 +185,13 @@ def extend(state: TrainState, epochs: int) -> None:
 
 def _check_shape(state: TrainState, snapshot: Snapshot) -> None:
     have, want = snapshot.shape, _shape_of(state)
+    if have.ranks is not None and have.ranks != want.ranks:
+        raise InvalidSpec(
+            f"The checkpoint was made by {many(have.ranks, 'rank')}, and this run has {many(want.ranks or 1, 'rank')} "
+            "(replicas.nodes x replicas.gpusPerNode), whose steps would train something else: "
+            f"make them {have.ranks} again, or give this run a checkpoint.uri of its own, and this one's "
+            "weights as model.pretrained if it is to go on from them."
+        )
     counts = [
         ("seed", have.seed, want.seed),
         ("images a step", have.batch_size, want.batch_size),
@@ -192,8 +202,8 @@ def _check_shape(state: TrainState, snapshot: Snapshot) -> None:
     changed = [f"{name}: {old} → {new}" for name, old, new in counts if old != new]
     if changed:
         raise InvalidSpec(
-            f"The checkpoint was made with other data, settings or number of pods ({'; '.join(changed)}), so "
-            "its place in the epoch would mean other samples: put that back (the data, and data.validation, "
+            f"The checkpoint was made with other data, settings or number of ranks ({'; '.join(changed)}), "
+            "so its place in the epoch would mean other samples: put that back (the data, and data.validation, "
             "which decides what of it is left out), or give this run a checkpoint.uri of its own."
         )
 
@@ -213,8 +223,8 @@ def _reschedule(state: TrainState) -> None:
 
 def _shape_of(state: TrainState) -> RunShape:
     recipe = state.recipe
-    batch_size = recipe.batch_size * state.ranks.share.world
-    return RunShape(recipe.seed, batch_size, state.steps_per_epoch, recipe.epochs, state.samples)
+    world, steps = state.ranks.share.world, state.steps_per_epoch
+    return RunShape(recipe.seed, recipe.batch_size * world, steps, recipe.epochs, state.samples, world)
 
 
 def _numbers(schedule: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -111,7 +111,6 @@ class Child:
     def end_stalled(self, stall: Stall) -> float:
         """Ask where it stands; seconds until it is to be killed."""
         self.stall = stall
-        log.error("%s: the stacks of all threads follow, and the training process is ended.", stall.sentence)
         for signo in (DUMP, TELL):
             os.kill(self.pid, signo)
         return STACKS_S
@@ -138,10 +137,10 @@ def _watch(child: Child, grace_s: float, watch: Watch) -> tuple[int, bool]:
     """Wait status of the child, and whether it was told to stop."""
     deadline, told, pid = math.inf, False, child.pid
     while True:
-        status = reap(pid)
-        if status is not None:
+        if (status := reap([pid]).get(pid)) is not None:
             return status, told
         if deadline == math.inf and (stall := watch.look()) is not None:
+            log.error("%s: the stacks of all threads follow; then it is ended.", stall.sentence)
             deadline = time.monotonic() + child.end_stalled(stall)
         left = min(deadline - time.monotonic(), watch.every_s if deadline == math.inf else 3600.0)
         if left <= 0:
@@ -166,17 +165,18 @@ def say_stopping(signo: int, grace_s: float) -> None:
     log.warning("Told to stop: saving a last checkpoint, for at most %.0f s%s.", grace_s, again)
 
 
-def reap(pid: int) -> int | None:
-    """Take every ended process off the table; the child's wait status if it is among them."""
+def reap(pids: Collection[int]) -> dict[int, int]:
+    """Take every ended process off the table; the wait statuses of those of `pids` that are among them."""
+    found: dict[int, int] = {}
     while True:
         try:
             ended, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return 0
-        if ended == pid:
-            return status
+        except ChildProcessError:  # none is left
+            return dict.fromkeys(pids, 0) | found
         if not ended:
-            return None
+            return found
+        if ended in pids:
+            found[ended] = status
 
 
 def conclude(said: TerminationResult | None, end: ChildEnd) -> TerminationResult:

@@ -29,18 +29,19 @@ _LIMITS: Final = (
 """Of cgroups v2 and v1."""
 
 
-def log_surroundings(devices: Devices, folder: Path) -> None:
-    """A line each; `folder` is where data is staged."""
-    for line in surroundings(devices, folder):
+def log_surroundings(devices: Devices, folder: Path, ranks: int) -> None:
+    """A line each; `folder` is where data is staged; `ranks` share this pod."""
+    for line in surroundings(devices, folder, ranks):
         log.info("%s.", line)
 
 
-def surroundings(devices: Devices, folder: Path) -> Iterator[str]:
+def surroundings(devices: Devices, folder: Path, ranks: int = 1) -> Iterator[str]:
     """The lines."""
+    each = " for each rank" if ranks > 1 else ""
     yield (
         _gpu(devices)
         if devices.kind == "gpu"
-        else f"Device: CPU {devices.name}, {many(usable_cores(), 'core')}"
+        else f"Device: CPU {devices.name}, {many(usable_cores(), 'core')}{each}"
     )
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = memory_limit(_LIMITS)
@@ -50,7 +51,10 @@ def surroundings(devices: Devices, folder: Path) -> Iterator[str]:
         yield f"Memory: {human(whole)}, all of this machine"
     with contextlib.suppress(OSError):
         size = human(shutil.disk_usage(_SHM).total)
-        yield f"Shared memory: {size} at {_SHM} (image loading needs none)"
+        users = (
+            f"for the {ranks} ranks here to exchange gradients" if ranks > 1 else "image loading needs none"
+        )
+        yield f"Shared memory: {size} at {_SHM} ({users})"
     with contextlib.suppress(OSError):
         usage = shutil.disk_usage(folder)
         yield f"Disk: {human(usage.free)} of {human(usage.total)} free at {folder}"

@@ -19,6 +19,7 @@ from rectrain_trainer.board import Board
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.disk import human
 from rectrain_trainer.memory import Room
+from rectrain_trainer.ranks import Ranks
 from rectrain_trainer.sampler import batch_sizes
 from rectrain_trainer.stage import Staged
 
@@ -94,9 +95,11 @@ class OneStep:
 class Trial:
     """`with` it around staging and checking: `begin` in between, `conclude` after."""
 
-    def __init__(self, plan: RunPlan, board: Board, *, wanted: bool) -> None:
+    def __init__(self, plan: RunPlan, board: Board, *, wanted: bool, ranks: Ranks | None = None) -> None:
         """`wanted`: False for a run that has a checkpoint, and so has shown that it fits."""
         self._plan, self._board, self._wanted = plan, board, wanted
+        self._in_pod = ranks.in_pod if ranks else 1
+        self._world = ranks.share.world if ranks and not ranks.alone else plan.ranks
         self._apart = self._new_process()
         self._recipe: Recipe | None = None
         self._most = 0
@@ -119,9 +122,9 @@ class Trial:
             return
         upstream.load()  # this process will need it, so it isn't left
         self._recipe = recipe
-        self._most = -(-count // self._plan.nodes)
+        self._most = -(-count // self._world)
         if not self._plan.gpus:
-            self._room = memory.room()
+            self._room = memory.room().shared(self._in_pod)
             log.debug("There are %s left to try a training step in.", human(self._room.left))
         self._apart.ask(self._step(recipe.batch_size))
 

@@ -52,7 +52,7 @@ BAD = [
     pytest.param("spec.checkpoint.keepLast", 1, "should be greater than or equal to 2", id="keep-last"),
     pytest.param("spec.checkpoint.resume", "Maybe", 'supported values: "Auto", "Never"', id="resume"),
     pytest.param("spec.s3", {"endpoint": "minio:9000"}, "such as https://minio.example:9000", id="endpoint"),
-    pytest.param("spec.replicas", {"gpusPerNode": 2}, "should be less than or equal to 1", id="gpus"),
+    pytest.param("spec.replicas", {"gpusPerNode": 17}, "should be less than or equal to 16", id="gpus"),
     pytest.param("spec.replicas", {"env": [{"name": "1A"}]}, "not begin with a digit", id="env"),
     pytest.param(
         "spec.replicas",

@@ -24,13 +24,14 @@ from rectrain_trainer import gang
 from rectrain_trainer.meeting import Seat
 logging.basicConfig(level=logging.INFO)
 logging.info("the supervisor is ready")
-child, rank, address, port, patience = sys.argv[1:]
+child, rank, address, port, patience, ranks = sys.argv[1:]
 gang.BLAME_S, gang.LAST_WORDS_S = 1.5, 5.0
 seat = Seat(int(rank), (address, address), "job-1", address, int(port))
 def command_for(recorder, until):
     return [sys.executable, "-c", child, str(recorder.fd), until, rank, str(os.getpid())]
-result = gang.supervise_rank(
-    command_for, seat, grace_s=20, stall_timeout_s=1, gpus=0, variables={}, patience_s=float(patience)
+result = gang.supervise_pod(
+    command_for, seat, ranks=int(ranks), backend="gloo", grace_s=20, stall_timeout_s=1, variables={},
+    patience_s=float(patience),
 )
 print(result.to_termination_message(), flush=True)
 sys.exit(result.exit_code)
@@ -63,10 +64,12 @@ while True: time.sleep(60)
 class Pod:
     """One supervisor under way."""
 
-    def __init__(self, child: str, rank: int, place: tuple[str, int], patience_s: float, looks: str) -> None:
+    def __init__(
+        self, child: str, rank: int, place: tuple[str, int], patience_s: float, looks: str, ranks: int
+    ) -> None:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it goes with the object
         child = CHILD.replace("LOOKS", looks) + child
-        arguments = [child, str(rank), place[0], str(place[1]), str(patience_s)]
+        arguments = [child, str(rank), place[0], str(place[1]), str(patience_s), str(ranks)]
         self.process = subprocess.Popen(
             [sys.executable, "-c", DRIVER, *arguments],
             stdout=subprocess.PIPE,
@@ -101,8 +104,14 @@ def start() -> Iterator[Start]:
     address = f"127.{random.randint(1, 250)}.{random.randint(1, 250)}.1"
     place, pods = (address, free_port(address)), []
 
-    def one(rank: int, child: str = TRAINS, patience_s: float = 60, looks: str = 'end(0, "Checked")') -> Pod:
-        pods.append(Pod(child, rank, place, patience_s, looks))
+    def one(
+        rank: int,
+        child: str = TRAINS,
+        patience_s: float = 60,
+        looks: str = 'end(0, "Checked")',
+        ranks: int = 1,
+    ) -> Pod:
+        pods.append(Pod(child, rank, place, patience_s, looks, ranks))
         return pods[-1]
 
     yield one
@@ -213,6 +222,43 @@ def test_a_link_that_breaks_again_and_again_is_given_up(start: Start) -> None:
     assert f"{FRUITLESS_ROUNDS} times" in said["message"]
     assert guest.process.poll() is None
     assert host.rounds() == FRUITLESS_ROUNDS
+
+
+@pytest.mark.parametrize(
+    ("killed", "code", "begins"),
+    [
+        pytest.param("1", 137, "Rank 1: The training process", id="beside-rank-0"),
+        pytest.param("3", 69, "PeerLost", id="in-the-other-pod"),
+    ],
+)
+def test_one_of_several_that_is_killed_costs_a_round_and_no_pod(
+    start: Start, killed: str, code: int, begins: str
+) -> None:
+    """Two ranks in each of two pods; when it happens again and again, rank 0's pod ends with the reason."""
+    child = f"""
+if os.environ["PADDLE_TRAINER_ID"] == "{killed}": os.kill(os.getpid(), 9)
+time.sleep(0.3)
+end(69, "PeerLost", True)
+"""
+    host, guest = start(0, child, ranks=2), start(1, child, ranks=2)
+    ended, said = host.result()
+    assert ended == code, host.said()
+    assert said["message"].startswith(begins)
+    assert f"So it was {FRUITLESS_ROUNDS} times" in said["message"]
+    assert guest.process.poll() is None
+
+
+def test_when_one_rank_is_over_the_others_of_its_pod_are_ended(start: Start) -> None:
+    """Whatever they do; an error of its own ends the pod."""
+    child = """
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.environ["PADDLE_TRAINER_ID"] == "3": end(71, "DeviceUnavailable")
+while True: time.sleep(60)
+"""
+    host, guest = start(0, ranks=2), start(1, child, ranks=2)
+    code, said = guest.result()
+    assert (code, said["reason"], said["message"]) == (71, "DeviceUnavailable", "Rank 3: DeviceUnavailable")
+    assert host.process.poll() is None
 
 
 def test_a_finished_rank_waits_for_rank_0_and_ends_well_with_it(start: Start) -> None:

@@ -220,7 +220,7 @@ def test_other_numbers_of_pods_are_refused(
     second.kill()
     ended = trainer.run(manifest(batch_size=8, **LONG))
     assert ended.code == 78, ended.errors
-    assert "number of pods" in ended.message
+    assert "made by 2 ranks, and this run has 1 rank (replicas.nodes x replicas.gpusPerNode)" in ended.message
 
 
 def test_a_laptop_says_that_it_is_one_machine(trainer: Trainer, manifest: Manifest) -> None:

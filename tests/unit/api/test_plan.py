@@ -76,6 +76,12 @@ def test_nodes() -> None:
     assert plan(job(replicas={"nodes": 4})).nodes == 4
 
 
+@pytest.mark.parametrize(("nodes", "gpus", "ranks"), [(1, 0, 1), (1, 1, 1), (3, 0, 3), (1, 4, 4), (2, 8, 16)])
+def test_a_rank_is_a_device_and_a_pod_on_cpus_is_one(nodes: int, gpus: int, ranks: int) -> None:
+    made = plan(job(replicas={"nodes": nodes, "gpusPerNode": gpus}))
+    assert (made.ranks, made.ranks_per_pod) == (ranks, ranks // nodes)
+
+
 @pytest.mark.parametrize("nodes", [0, 65])
 def test_nodes_are_bounded(nodes: int) -> None:
     with pytest.raises(ValidationError, match="nodes"):

@@ -281,11 +281,11 @@ SCHEDULES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
             "the training set, so that an epoch is a single step; lower training.batchSize, or add data"
         ],
     ),
-    "a batch over several pods": (
-        {"training": {"batchSize": 16}, "replicas": {"nodes": 2}},
+    "a batch over several devices": (
+        {"training": {"batchSize": 4}, "replicas": {"nodes": 2, "gpusPerNode": 4}},
         {},
         [
-            "RD021 at training.batchSize (16 in each of 2 pods, and there are 24 samples to train on): a "
+            "RD021 at training.batchSize (4 on each of 8 devices, and there are 24 samples to train on): a "
             "batch is larger than the training set, so that an epoch is a single step; lower "
             "training.batchSize, or add data"
         ],
@@ -337,7 +337,7 @@ def test_what_does_not_fit_the_run_is_said(
     plan = make_plan(**(sections | {"training": training}))
     recipe = make_recipe(epochs=3, batch_size=training["batchSize"])
     recipe.optimizer["lr"] |= lr
-    found = schedule_findings(plan, recipe, 24)
+    found = schedule_findings(plan, recipe, 24, plan.ranks)
     assert [str(f) for f in found] == said
     assert all(f.is_of_schedule and f.is_error == (f.code == Code.WARMUP_TOO_LONG) for f in found)
 
@@ -347,7 +347,7 @@ def test_what_does_not_fit_the_run_is_said(
 )
 def test_evaluations_are_counted_as_training_makes_them(interval: int | str, expected: int) -> None:
     plan = make_plan(training={"epochs": 3, "evalInterval": interval})
-    assert count_evaluations(plan, make_recipe(epochs=3, batch_size=8), 24) == expected
+    assert count_evaluations(plan, make_recipe(epochs=3, batch_size=8), 24, ranks=1) == expected
 
 
 def test_a_warm_up_that_is_too_long_is_refused_as_a_fault_of_the_manifest(stage: Stage) -> None:
@@ -374,7 +374,7 @@ def test_a_sentence_counts_the_kinds_that_it_leaves_out(stage: Stage) -> None:
 
 def test_the_surroundings_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = r"\d+(\.\d)? (B|KiB|MiB|GiB)"
-    devices = describe_devices("cpu", 0)
+    devices = describe_devices("cpu")
     told = [
         rf"Device: CPU {re.escape(devices.name)}, \d+ cores?",
         rf"Memory: {size}, (all of this machine|the limit of this container)",

@@ -72,7 +72,7 @@ ranks.gate("read")
 """
 
 
-def ranks_run(script: str, *arguments: str, world: int = 2) -> list[subprocess.Popen[str]]:
+def ranks_run(script: str, *arguments: str, world: int = 2, **more: str) -> list[subprocess.Popen[str]]:
     port = free_port("127.0.0.1")
     started = []
     for rank in range(world):
@@ -85,6 +85,7 @@ def ranks_run(script: str, *arguments: str, world: int = 2) -> list[subprocess.P
             "PADDLE_TRAINER_ENDPOINTS": ",".join(["127.0.0.1:1"] * world),
             "PADDLE_CURRENT_ENDPOINT": "127.0.0.1:1",
             "PADDLE_DISTRI_BACKEND": "gloo",
+            **more,
         }
         command = [sys.executable, "-c", script, *arguments]
         pipe = subprocess.PIPE
@@ -134,7 +135,7 @@ os._exit(0)
 def test_a_lost_peer_is_an_error_of_ours() -> None:
     first, second = ranks_run(LOSES)
     out, errors = first.communicate(timeout=120)
-    assert "Another pod of this run was lost while averaging gradients" in out, errors
+    assert "Another rank of this run was lost while averaging gradients" in out, errors
     second.communicate(timeout=120)
 
 

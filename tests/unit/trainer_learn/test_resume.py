@@ -233,7 +233,7 @@ def test_every_rank_goes_by_rank_0s_epochs_and_rate(
 def test_a_checkpoint_of_other_batches_is_refused(digits: Path) -> None:
     snapshot = capture(TrainState.new(RECIPE, STEPS))
     other = TrainState.new(replace(RECIPE, batch_size=16), 4)
-    changed = rf"number of pods \(images a step: {RECIPE.batch_size} → 16; steps an epoch: {STEPS} → 4\)"
+    changed = rf"number of ranks \(images a step: {RECIPE.batch_size} → 16; steps an epoch: {STEPS} → 4\)"
     with pytest.raises(InvalidSpec, match=changed):
         restore(other, snapshot)
 
@@ -253,6 +253,24 @@ def test_other_samples_are_refused_in_mid_epoch(inside: int) -> None:
     restore(TrainState.new(RECIPE, STEPS, samples=48), snapshot)
     older = replace(snapshot, shape=replace(snapshot.shape, samples=None))
     restore(resumed, older)
+
+
+def test_another_number_of_ranks_is_refused_by_name() -> None:
+    """Though two ranks with half the batch have steps as large: dropout and batch norm are a rank's own."""
+    one = TrainState.new(RECIPE, STEPS)
+    snapshot = capture(
+        TrainState.new(replace(RECIPE, batch_size=RECIPE.batch_size // 2), STEPS, Told(Share(0, 2)))
+    )
+    with pytest.raises(InvalidSpec) as refused:
+        restore(one, snapshot)
+    assert str(refused.value) == (
+        "The checkpoint was made by 2 ranks, and this run has 1 rank (replicas.nodes x "
+        "replicas.gpusPerNode), whose steps would train something else: make them 2 again, or give this "
+        "run a checkpoint.uri of its own, and this one's weights as model.pretrained if it is to go "
+        "on from them."
+    )
+    older = replace(snapshot, shape=replace(snapshot.shape, ranks=None))
+    restore(one, older)
 
 
 def test_weights_of_another_dictionary_are_refused(digits: Path) -> None:

@@ -1,6 +1,8 @@
 """Every sample once an epoch, at a size and in company that change; the same steps wherever one begins."""
 
+import dataclasses
 import importlib
+import itertools
 from collections import Counter
 from types import SimpleNamespace
 
@@ -9,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rectrain_api.presets import SamplerConfig
+from rectrain_trainer import loader as loader_module
 from rectrain_trainer import seeding, upstream
+from rectrain_trainer.loader import Loader
 from rectrain_trainer.ranks import Share
 from rectrain_trainer.sampler import Sampler, batch_sizes
+from tests.unit.trainer_learn.recipes import make_recipe
 
 SIDES = st.integers(8, 400)
 CONFIGS = st.builds(
@@ -19,7 +24,7 @@ CONFIGS = st.builds(
 )
 COUNTS = st.integers(1, 400)
 BATCHES = st.integers(1, 40)
-WORLDS = st.integers(1, 5)
+WORLDS = st.integers(1, 16)
 THREE = SamplerConfig(scales=[(64, 32), (100, 32), (160, 32)])
 
 
@@ -34,6 +39,34 @@ def test_every_sample_once_an_epoch_over_all_ranks(
         assert len(positions) == sampler.size_of(epoch, number) > 0
         shares = [Share(rank, world) for rank in range(world)]
         seen += [p for s in shares if s.weight(len(positions)) for p in s.of(positions)]
+    assert sorted(seen) == list(range(count))
+
+
+@given(CONFIGS, COUNTS, BATCHES, WORLDS, st.integers(0, 9), st.data())
+def test_loaders_resumed_anywhere_share_out_what_is_left(
+    config: SamplerConfig, count: int, batch: int, world: int, epoch: int, data: st.DataObject
+) -> None:
+    """Every rank's own loader, begun at any step: with the steps before it, each sample once, on one rank."""
+    recipe = dataclasses.replace(make_recipe(batch_size=batch), sampler=config)
+    source = SimpleNamespace(open=lambda: range(count))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loader_module, "BatchMaker", lambda *_: lambda task: task)
+        loaders = [Loader(recipe, source, share=Share(rank, world)) for rank in range(world)]  # type: ignore[arg-type]
+    sampler = Sampler(config, count, batch_size=batch, world=world, seed=recipe.seed)
+    start = data.draw(st.integers(0, len(sampler)))
+    before = [p for _, positions in itertools.islice(sampler.batches(epoch), start) for p in positions]
+    steps = list(zip(*(loader.batches(epoch, start) for loader in loaders), strict=True))
+    assert len(steps) == len(loaders[0]) - start
+    seen = list(before)
+    for number, tasks in enumerate(steps, start):
+        size = loaders[0].samples_of(epoch, number)
+        assert len({task.scale for task in tasks}) == 1, "one size for all ranks of a step"
+        seen += [
+            p
+            for one, task in zip(loaders, tasks, strict=True)
+            if one.share.weight(size)
+            for p in task.positions
+        ]
     assert sorted(seen) == list(range(count))
 
 

@@ -40,7 +40,7 @@ class Sitting:
 def seat() -> Callable[[int], Seat]:
     address = f"127.{random.randint(1, 250)}.{random.randint(1, 250)}.1"
     port = free_port(address)
-    return lambda rank, world=3: Seat(rank, (address,) * world, "job-1", address, port)
+    return lambda pod, pods=3: Seat(pod, (address,) * pods, "job-1", address, port)
 
 
 @pytest.fixture
@@ -104,11 +104,11 @@ def test_a_mute_pod_is_lost(sit: Sit, seat: Callable[[int], Seat], monkeypatch: 
     host, first = sit(0), sit(1)
     host.meeting.ready()
     first.meeting.ready()
-    with mute(seat(2), [{"say": "hello", "job": "job-1", "rank": 2}, {"say": "ready"}]):
+    with mute(seat(2), [{"say": "hello", "job": "job-1", "pod": 2}, {"say": "ready"}]):
         assert (host.words(), first.words()) == (Word.GO, Word.GO)
         event = host.event()
     assert event.left
-    assert (event.word, event.why) == (Word.LOST, "the pod of rank 2 went away")
+    assert (event.word, event.why) == (Word.LOST, "pod 2 went away")
     assert first.words() is Word.OVER
 
 
@@ -131,10 +131,10 @@ def mute(seat: Seat, lines: list[object]) -> socket.socket:
 @pytest.mark.parametrize(
     "lines",
     [
-        pytest.param([{"say": "hello", "job": "another", "rank": 1}], id="another-job"),
-        pytest.param([{"say": "hello", "job": "job-1", "rank": 0}], id="rank-0-itself"),
-        pytest.param([{"say": "hello", "job": "job-1", "rank": 3}], id="no-such-rank"),
-        pytest.param([{"say": "hello", "job": "job-1", "rank": "1"}], id="rank-is-text"),
+        pytest.param([{"say": "hello", "job": "another", "pod": 1}], id="another-job"),
+        pytest.param([{"say": "hello", "job": "job-1", "pod": 0}], id="pod-0-itself"),
+        pytest.param([{"say": "hello", "job": "job-1", "pod": 3}], id="no-such-pod"),
+        pytest.param([{"say": "hello", "job": "job-1", "pod": "1"}], id="pod-is-text"),
         pytest.param([{"say": "ready"}], id="no-hello"),
         pytest.param([b"GET / HTTP/1.1\r\n\r\n"], id="http"),
         pytest.param([b"[" * 4000 + b"\n"], id="nested"),
@@ -184,7 +184,7 @@ def test_a_broken_rank_ends_the_round(sit: Sit) -> None:
     host, first, second = sit(0), sit(1), sit(2)
     begin(host, first, second)
     first.meeting.tell(Word.BROKEN)
-    assert host.event() == Event(Word.BROKEN, "the process of rank 1 lost another one")
+    assert host.event() == Event(Word.BROKEN, "a process of pod 1 was lost, or lost another one")
     over = second.event()
     assert (over.word, over.left) == (Word.OVER, False)
 
@@ -195,7 +195,7 @@ def test_a_newcomer_in_mid_round_may_go_again(sit: Sit, seat: Callable[[int], Se
     begin(host, first, second)
     first.meeting.tell(Word.FINISHED)
     first.leave()
-    with mute(seat(1), [{"say": "hello", "job": "job-1", "rank": 1}]) as newcomer:
+    with mute(seat(1), [{"say": "hello", "job": "job-1", "pod": 1}]) as newcomer:
         assert newcomer.recv(4096), "it is welcome"
     second.meeting.tell(Word.STOP)
     assert host.words() is Word.STOP, "nothing was said of the newcomer"
