@@ -186,11 +186,12 @@ def extend(state: TrainState, epochs: int) -> None:
 def _check_shape(state: TrainState, snapshot: Snapshot) -> None:
     have, want = snapshot.shape, _shape_of(state)
     if have.ranks is not None and have.ranks != want.ranks:
+        made, here = many(have.ranks, "rank"), many(want.ranks or 1, "rank")
         raise InvalidSpec(
-            f"The checkpoint was made by {many(have.ranks, 'rank')}, and this run has {many(want.ranks or 1, 'rank')} "
-            "(replicas.nodes x replicas.gpusPerNode), whose steps would train something else: "
-            f"make them {have.ranks} again, or give this run a checkpoint.uri of its own, and this one's "
-            "weights as model.pretrained if it is to go on from them."
+            f"The checkpoint was made by {made}, and this run has {here} (replicas.nodes x "
+            f"replicas.gpusPerNode), whose steps would train something else: make them {have.ranks} again, or "
+            "give this run a checkpoint.uri of its own, and this one's weights as model.pretrained if it is "
+            "to go on from them."
         )
     counts = [
         ("seed", have.seed, want.seed),
@@ -203,8 +204,9 @@ def _check_shape(state: TrainState, snapshot: Snapshot) -> None:
     if changed:
         raise InvalidSpec(
             f"The checkpoint was made with other data, settings or number of ranks ({'; '.join(changed)}), "
-            "so its place in the epoch would mean other samples: put that back (the data, and data.validation, "
-            "which decides what of it is left out), or give this run a checkpoint.uri of its own."
+            "so its place in the epoch would mean other samples: put that back (the data, and "
+            "data.validation, which decides what of it is left out), or give this run a checkpoint.uri of "
+            "its own."
         )
 
 

@@ -198,7 +198,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, answer: Answer | None) -> None:
 
 def concluded(digits: Path) -> None:
     with Trial(plan_of(16), Board("s3://runs/x"), wanted=True) as trial:
-        trial.begin(staged(digits))
+        trial.begin(make_recipe(batch_size=16), staged(digits))
         trial.conclude()
 
 
