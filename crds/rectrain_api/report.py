@@ -21,6 +21,7 @@ from rectrain_api.status import (
     ModelStatus,
     Progress,
     Text,
+    Uri,
 )
 
 TERMINATION_LIMIT_BYTES = 3_584
@@ -55,6 +56,7 @@ class ProgressReport(ApiModel):
     devices: Devices | None = None
     checkpoint: CheckpointStatus | None = None
     model: ModelStatus | None = None
+    report: Uri | None = None
 
 
 class TerminationResult(ApiModel):
@@ -69,6 +71,7 @@ class TerminationResult(ApiModel):
     metrics: Metrics | None = None
     checkpoint: CheckpointStatus | None = None
     model: ModelStatus | None = None
+    report: Uri | None = None
 
     def to_termination_message(self) -> str:
         """JSON of at most 3.5 KiB: the message is cut first, at a character."""

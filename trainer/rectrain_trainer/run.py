@@ -50,6 +50,7 @@ from rectrain_trainer.place import (
 )
 from rectrain_trainer.pretrained import first_weights
 from rectrain_trainer.ranks import Ranks
+from rectrain_trainer.reporting.live import VdlSync
 from rectrain_trainer.smoke import smoke_test
 from rectrain_trainer.stage import stage
 from rectrain_trainer.surroundings import log_surroundings
@@ -58,6 +59,8 @@ from rectrain_trainer.trial import Trial
 log = logging.getLogger(__name__)
 
 MAX_WORKERS: Final = 8
+LAST_SYNC_S: Final = 60.0
+"""How long VisualDL's log of a checkpoint is waited for, before that of the whole run is written."""
 WAITING: Final = "Waiting for the other pods of the run."
 
 
@@ -77,6 +80,7 @@ class Run:
     show: Callable[[Found], None] | None = None
     """Told what the checks found, before anything of it is refused."""
     _committer: Committer | None = None
+    _vdl: VdlSync | None = None
     _run_log: RunLog | None = None
     _first: dict[str, Any] | None = None
     """Weights to start from, as long as there is no checkpoint."""
@@ -133,7 +137,7 @@ class Run:
             self.board.say(WAITING)
             self.ranks.open()
             self.board.say("")
-        self._take_attempt(run_log)
+        self._take_attempt(run_log, found)
         return self._train(run_log, found)
 
     def _checked(self, trial: Trial) -> Found:
@@ -163,6 +167,16 @@ class Run:
                     reached_training=self.board.reached_training,
                 )
             )
+
+    def report(self, reason: str) -> None:
+        """Make the report of a run that failed, if it was begun. Never raises, and takes a bounded time."""
+        run_log = self._run_log
+        if run_log is None or (self._committer is not None and self._committer.has_log):
+            return
+        from rectrain_trainer.reporting.make import report_failure
+
+        quick = open_place(self._store.uri, self._options, deadline=QUICK_DEADLINE_S)
+        self.board.update(report_uri=report_failure(quick, run_log.attempt, reason))
 
     # -- before the attempt
 
@@ -239,11 +253,13 @@ class Run:
 
     def _already_complete(self, state: RunState) -> Outcome:
         from rectrain_trainer.publish import show_final
+        from rectrain_trainer.reporting.make import ensure_report
 
         final = state.final
         assert final is not None
         make_copies(self._store, state, final)
-        self.board.update(attempt=state.attempt)
+        report = ensure_report(self._store, final.attempt)
+        self.board.update(attempt=state.attempt, report_uri=report)
         show_final(self.board, final, 0 if final.stopped_early else final.step)
         return Outcome(
             Reason.ALREADY_COMPLETE,
@@ -274,7 +290,9 @@ class Run:
 
     # -- the attempt
 
-    def _take_attempt(self, run_log: RunLog) -> None:
+    def _take_attempt(self, run_log: RunLog, found: Found) -> None:
+        from rectrain_trainer.reporting.about import tell_about
+
         attempt = run_log.start(
             self.plan,
             now=now(),
@@ -286,6 +304,9 @@ class Run:
         self.board.update(attempt=attempt)
         quick = open_place(self._store.uri, self._options, deadline=QUICK_DEADLINE_S)
         self.chunks.start(quick, attempt)
+        where = {"node": self.pod.node, "pod": self.pod.pod_name}
+        tell_about(quick, attempt, self.plan, found.to_dict(), self.board.devices, self.work_dir, where)
+        self._vdl = VdlSync(quick, attempt)
         log.info("Attempt %d of %s at %s.", attempt, self.plan.identity, self._store.uri)
 
     def _train(self, run_log: RunLog, found: Found) -> Outcome:
@@ -316,6 +337,8 @@ class Run:
             state = segments.train()
         if state is None:
             return Outcome(ROLLED_BACK, self.board.message)
+        assert self._vdl is not None
+        self._vdl.wait(LAST_SYNC_S)
         final = publish(
             Publication(
                 self.plan,
@@ -341,7 +364,7 @@ class Run:
             run_log,
             self._log_place,
             self.board,
-            self.chunks.store_metrics,
+            self._store_metrics,
             folder=self.work_dir / "snapshots",
             config=config_of(self.plan, recipe),
             keep_last=self.plan.checkpoint.keep_last,
@@ -349,6 +372,11 @@ class Run:
         self._log_place.retries.on_retry = committer.retried
         committer.start()
         return committer
+
+    def _store_metrics(self) -> None:
+        self.chunks.store_metrics()
+        if self._vdl:
+            self._vdl.checkpointed()
 
     def _epochs_wanted(self) -> int:
         """As the plan has it by now; what can't be read changes nothing."""
