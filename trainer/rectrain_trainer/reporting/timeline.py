@@ -78,9 +78,8 @@ def _ending(attempt: Attempt) -> str:
 
 
 def attempt_row(attempt: Attempt) -> dict[str, Any]:
-    steps = (
-        f"{attempt.first_step:,} to {attempt.last_step:,}" if attempt.first_step and attempt.last_step else "—"
-    )
+    first, last = attempt.first_step, attempt.last_step
+    steps = f"{first:,} to {last:,}" if first and last else "—"
     return {
         "number": attempt.number,
         "started": attempt.started or "—",
