@@ -236,16 +236,17 @@ def _of_end(facts: Facts) -> Iterator[str]:
 def _of_labels(facts: Facts) -> Iterator[str]:
     if facts.unknown_labels:
         yield (
-            f"{count(facts.unknown_labels, 'label')} have characters that the dictionary lacks, so that the "
-            "model can never write them: add them to the dictionary, or use data.dictionary: FromLabels."
+            f"{count(facts.unknown_labels, 'label', 'has', 'have')} characters that the dictionary lacks, so "
+            "that the model can never write them: add them to the dictionary, or use data.dictionary: FromLabels."
         )
     if facts.too_long:
         yield (
-            f"{count(facts.too_long, 'label')} are longer than the model reads: choose a model.preset that "
-            "reads longer texts or has a wider input, or cut these lines."
+            f"{count(facts.too_long, 'label', 'is', 'are')} longer than the model reads: choose a "
+            "model.preset that reads longer texts or has a wider input, or cut these lines."
         )
     if facts.left_out:
-        yield f"{count(facts.left_out, 'sample')} were left out of training: the findings below say where."
+        left_out = count(facts.left_out, "sample", "was", "were")
+        yield f"{left_out} left out of training: the findings below say where."
 
 
 def _of_learning(facts: Facts) -> Iterator[str]:
@@ -290,8 +291,8 @@ def _of_measuring(facts: Facts) -> Iterator[str]:
         )
     if facts.space_only:
         yield (
-            f"{count(facts.space_only, 'image')} differ from their label in spaces alone: see that labels "
-            "have spaces where the images do."
+            f"{count(facts.space_only, 'reading', 'differs', 'differ')} from the label in spaces alone: see "
+            "that labels have spaces where the images do."
         )
     if facts.upstream_gap:
         yield facts.upstream_gap
@@ -356,9 +357,11 @@ def percent(share: float) -> str:
     return "99.9%" if text == "100.0%" and share < 1 else text.replace("100.0%", "100%")
 
 
-def count(number: int, what: str) -> str:
-    """Such as 1 label or 1,200 labels."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def count(number: int, what: str, one: str = "", several: str = "") -> str:
+    """Such as 1 label or 1,200 labels; with a verb that goes with it."""
+    said = f"{number:,} {what}{'' if number == 1 else 's'}"
+    verb = one if number == 1 else several
+    return f"{said} {verb}" if verb else said
 
 
 def times(number: int) -> str:

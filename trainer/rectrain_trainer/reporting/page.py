@@ -17,7 +17,7 @@ from rectrain_trainer.reporting.gather import Run
 from rectrain_trainer.reporting.headline import facts_of, headline, percent
 from rectrain_trainer.reporting.losses import losses
 from rectrain_trainer.reporting.reading import characters, heat, misreadings, shown
-from rectrain_trainer.reporting.timeline import attempt_row, duration_of, events, seconds_of, usage
+from rectrain_trainer.reporting.timeline import attempt_row, duration_of, events, said, seconds_of, usage
 
 
 def page(run: Run) -> str:
@@ -40,9 +40,9 @@ def page(run: Run) -> str:
         config=yaml.safe_dump(dict(run.plan), allow_unicode=True, sort_keys=False, width=100),
         environment=next((a.environment for a in reversed(run.attempts) if a.environment.versions), None),
         several_environments=len({tuple(a.environment.lines) for a in run.attempts}) > 1,
-        meaning=MEANING,
         percent=percent,
         shown=shown,
+        said=said,
     )
 
 
@@ -146,6 +146,9 @@ def _marks(run: Run) -> Iterator[Mark]:
 
 
 def _short(value: float) -> str:
+    if 0 < abs(value) < 0.001:
+        digits, _, exponent = f"{value:.2e}".partition("e")
+        return f"{float(digits):g}e{int(exponent)}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
@@ -159,6 +162,9 @@ _EVAL_COLUMNS: Final = {
     "graphemeErrorRate": "Grapheme errors",
     "upstreamAcc": "PaddleOCR's acc",
 }
+_MEANING: Final = MEANING | {
+    "graphemeErrorRate": "Character errors, with a letter and its marks as one character.",
+}
 
 
 def _evaluations(run: Run) -> dict[str, Any] | None:
@@ -167,12 +173,14 @@ def _evaluations(run: Run) -> dict[str, Any] | None:
     if not rows:
         return None
     best = next((row for row in rows if run.best and row["step"] == run.best[0]), None)
-    chosen = [("Best", best)] if best else []
-    chosen.append(("Last", rows[-1]))
+    if best is rows[-1]:
+        chosen = [("Best and last", best)]
+    else:
+        chosen = [*([("Best", best)] if best else []), ("Last", rows[-1])]
     return {
         "columns": [(name, row.get("step"), row.get("epoch")) for name, row in chosen],
         "rows": [
-            (title, MEANING.get(key, ""), [_percent(row.get(key)) for _, row in chosen])
+            (title, _MEANING[key], [_percent(row.get(key)) for _, row in chosen])
             for key, title in _EVAL_COLUMNS.items()
         ],
         "count": len(rows),

@@ -1,5 +1,6 @@
 """What is misread, as the page shows it: worst samples, confusions, characters. Pure; called by `page`."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -9,8 +10,8 @@ from rectrain_trainer.reporting.gather import Confusion, Run, Sample
 
 IMAGE_BYTES: Final = 1_200_000
 """Of the images of worst samples, all together."""
-_TEXT_SHOWN: Final = 300
-"""Characters of a label or reading."""
+_TEXT_SHOWN: Final = 120
+"""Characters of a label or reading; longer ones are cut."""
 _HEAT: Final = 14
 """Characters on each side of the heat map."""
 _CHARACTERS: Final = 40
@@ -43,7 +44,7 @@ def misreadings(run: Run) -> list[Misreading]:
     for sample in run.samples.samples if run.samples else []:
         image = _image(sample)
         left -= len(image or "")
-        label, read = pieces(sample.label[:_TEXT_SHOWN], sample.read[:_TEXT_SHOWN])
+        label, read = pieces(_cut(sample.label), _cut(sample.read))
         found.append(
             Misreading(
                 sample.name,
@@ -55,6 +56,10 @@ def misreadings(run: Run) -> list[Misreading]:
             )
         )
     return found
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _TEXT_SHOWN else f"{text[: _TEXT_SHOWN - 1]}…"
 
 
 def _image(sample: Sample) -> str | None:
@@ -83,7 +88,9 @@ def heat(confusions: Sequence[Confusion]) -> Heat | None:
 
 
 def shown(character: str) -> str:
-    """A character as a table shows it: what can't be seen is named."""
+    """A character as a table shows it: what can't be seen is named, and a mark stands on a circle."""
+    if unicodedata.category(character or "x").startswith("M"):
+        return f"\u25cc{character}"
     return {"": "nothing", " ": "space", "\u00a0": "no-break space", "\t": "tab"}.get(character, character)
 
 

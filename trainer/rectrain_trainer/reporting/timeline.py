@@ -82,13 +82,18 @@ def attempt_row(attempt: Attempt) -> dict[str, Any]:
     steps = f"{first:,} to {last:,}" if first and last else "—"
     return {
         "number": attempt.number,
-        "started": attempt.started or "—",
+        "started": said(attempt.started) if attempt.started else "—",
         "took": duration_of(seconds_of(attempt)),
         "steps": steps,
         "checkpoints": attempt.checkpoints,
         "end": attempt.end,
         "kind": _kind_of(attempt),
     }
+
+
+def said(time: str) -> str:
+    """A record's time for people; always UTC."""
+    return time.replace("T", " ").removesuffix("Z")
 
 
 def _clock(seconds: float | None) -> str:
