@@ -36,6 +36,7 @@ from rectrain_trainer.reporting.worst import samples_json
 from rectrain_trainer.resume import DAMAGED, fetch
 from rectrain_trainer.snapshot import capture
 from rectrain_trainer.train import epochs_begun, metrics_of, progress_of
+from rectrain_trainer.uris import UriMap
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ class Publication:
     checks: Mapping[str, Any]
     """What the checks before training found."""
     train_samples: int
+    uris: UriMap
+    """Of staged files."""
 
 
 def publish(work: Publication) -> FinalRecord:
@@ -107,7 +110,9 @@ def publish(work: Publication) -> FinalRecord:
         metrics=figures,
     )
     work.store.put_bytes(f"{prefix}{REPORT}", _report(work, final, found))
-    work.store.put_bytes(f"{prefix}{SAMPLES}", samples_json(found.found.worst, work.held_out, step))
+    work.store.put_bytes(
+        f"{prefix}{SAMPLES}", samples_json(found.found.worst, work.held_out, step, work.uris)
+    )
     work.interrupt.check()
     work.run_log.append(final)
     make_copies(work.store, work.run_log.state, final)

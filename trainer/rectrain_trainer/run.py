@@ -354,6 +354,7 @@ class Run:
                 segments.evaluations,
                 found.to_dict(),
                 found.train_samples,
+                staged.uris,
             )
         )
         model = f"{self._store.uri}/export"

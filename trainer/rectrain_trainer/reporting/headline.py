@@ -235,9 +235,10 @@ def _of_end(facts: Facts) -> Iterator[str]:
 
 def _of_labels(facts: Facts) -> Iterator[str]:
     if facts.unknown_labels:
+        labels = count(facts.unknown_labels, "label", "has", "have")
         yield (
-            f"{count(facts.unknown_labels, 'label', 'has', 'have')} characters that the dictionary lacks, so "
-            "that the model can never write them: add them to the dictionary, or use data.dictionary: FromLabels."
+            f"{labels} characters that the dictionary lacks, so that the model can never write them: add "
+            "them to the dictionary, or use data.dictionary: FromLabels."
         )
     if facts.too_long:
         yield (

@@ -36,6 +36,7 @@ def make_report(store: Store, attempt: int) -> str | None:
             store.put_bytes(own, data, kind)
             store.copy(own, key)
         write_vdl(store, run.rows)
+        log.info("Report: %s", store.uri_of(INDEX))
     except Exception as e:
         why = str(e) if isinstance(e, RectrainError) else f"{type(e).__name__}: {e}"
         log.warning("The report couldn't be made (%s): rectrain-trainer report %s makes it.", why, store.uri)

@@ -16,6 +16,7 @@ from rectrain_api.errors import RectrainError
 from rectrain_data import images
 from rectrain_trainer.evaluate import EvalSet
 from rectrain_trainer.misread import Misread
+from rectrain_trainer.uris import UriMap
 
 log = logging.getLogger(__name__)
 
@@ -24,17 +25,17 @@ _WIDEST: Final = 1600
 _JPEG_QUALITY: Final = 80
 
 
-def samples_json(worst: Iterable[Misread], held_out: EvalSet, step: int) -> bytes:
+def samples_json(worst: Iterable[Misread], held_out: EvalSet, step: int, uris: UriMap) -> bytes:
     """The samples, worst first, each with its place and its image as a data URI."""
-    content = {"step": step, "samples": [*_rows(worst, held_out)]}
+    content = {"step": step, "samples": [*_rows(worst, held_out, uris)]}
     return json.dumps(content, ensure_ascii=False).encode(errors="replace")
 
 
-def _rows(worst: Iterable[Misread], held_out: EvalSet) -> Iterator[dict[str, Any]]:
+def _rows(worst: Iterable[Misread], held_out: EvalSet, uris: UriMap) -> Iterator[dict[str, Any]]:
     height = held_out.recipe.image_shape[1]
     for one in worst:
         yield {
-            "name": held_out.source.name(one.position),
+            "name": uris.translate(held_out.source.name(one.position)),
             "label": one.label,
             "read": one.read,
             "confidence": one.confidence,
