@@ -91,7 +91,7 @@ def but(**changes: object) -> Facts:
         pytest.param(
             but(state="Diverged", accuracy=None, accuracies=(), words="The loss of step 7 is nan."),
             "bad",
-            "Training broke down: near step 100",
+            "Training broke down: after step 100",
             "The loss of step 7 is nan.",
             ["Start a new run (with another checkpoint.uri) with a training.learningRate of a half"],
             id="diverged",

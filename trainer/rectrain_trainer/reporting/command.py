@@ -9,7 +9,6 @@ from pathlib import Path
 from rectrain_api.errors import UsageError
 from rectrain_data.console import say_retry
 from rectrain_data.transfer import S3Options
-from rectrain_data.transfer.files import local_error
 from rectrain_trainer.place import open_place
 from rectrain_trainer.reporting.gather import gather
 from rectrain_trainer.reporting.page import page
@@ -19,7 +18,7 @@ def write_report(uri: str, target: Path | None) -> Path:
     """Write the page of the run at `uri`, by default into a file named after the run; returns it.
 
     Raises:
-        UsageError: `uri` can't be a run's place.
+        UsageError: `uri` can't be a run's place, or the file can't be written.
         InputMissing: there is no run.
         RunConflict: a newer version's.
     """
@@ -33,5 +32,5 @@ def write_report(uri: str, target: Path | None) -> Path:
     try:
         file.write_text(text, encoding="utf-8", errors="replace")
     except OSError as e:
-        raise local_error(e, file) from e
+        raise UsageError(f"{file} can't be written ({e.strerror}): name another file with -o.") from e
     return file

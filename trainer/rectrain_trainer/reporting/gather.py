@@ -258,7 +258,7 @@ def gather(store: Store) -> Run:
         about=next((abouts[n] for n in sorted(abouts, reverse=True) if abouts[n]), None) or About(),
         quality=report.quality if report else None,
         samples=samples.model_copy(update={"samples": samples.samples[:WORST_KEPT]}) if samples else None,
-        words="" if finished else _last_error(store, state.attempt),
+        words="" if finished else _last_error(store, state.attempt).removeprefix(f"{listing.state}: "),
         stored_bytes=sum(item.size for item in store.list_objects()),
         notes=notes,
         made=now(),

@@ -147,7 +147,7 @@ def _verdict(facts: Facts) -> tuple[Tone, str]:
     if facts.state in _SHORT or facts.state == "RolledBack":
         return "open", f"Interrupted at step {facts.step:,}, and not finished yet."
     if facts.state == "Diverged":
-        return "bad", f"Training broke down: near step {facts.step:,} the loss stopped being a number."
+        return "bad", f"Training broke down: after step {facts.step:,} the loss wasn't a number any more."
     return "bad", f"It ended at step {facts.step:,} with {facts.state}."
 
 
