@@ -60,6 +60,14 @@ def but(**changes: object) -> Facts:
             id="undertrained",
         ),
         pytest.param(
+            but(best_step=60, accuracies=((30, 0.5), (60, 0.972), (80, 0.97), (100, 0.972))),
+            "good",
+            "It reads 97.2%",
+            "",
+            [],
+            id="on-a-plateau",
+        ),
+        pytest.param(
             but(accuracy=0.9, best_step=30, accuracies=((30, 0.9), (60, 0.88), (100, 0.84))),
             "fair",
             "got worse when trained beyond step 30",
@@ -211,8 +219,7 @@ def test_headline(facts: Facts, tone: str, title: str, text: str, advice: list[s
     assert said.tone == tone
     assert title in said.title
     assert text in said.text
-    assert len(said.advice) == len(advice), said.advice
-    for wanted, given in zip(advice, said.advice, strict=True):
+    for wanted, given in zip(advice or ["Nothing stands out"], said.advice, strict=True):
         assert wanted in given
 
 

@@ -29,6 +29,7 @@ WAITING: Final = 30.0
 """Per cent of the time that the device waited for data."""
 FEW: Final = 200
 """Images: fewer say little of an accuracy."""
+NOTHING: Final = "Nothing stands out: the worst samples below are what is left to learn."
 _SHORT: Final = {"Interrupted", "PeerLost", "Fenced"}
 
 
@@ -133,7 +134,7 @@ def repeated_steps(run: Run) -> int:
 def headline(facts: Facts) -> Headline:
     """How it went, and what to try next, most useful first."""
     tone, title = _verdict(facts)
-    return Headline(tone, title, " ".join(_story(facts)), [*_advice(facts)])
+    return Headline(tone, title, " ".join(_story(facts)), [*_advice(facts)] or [NOTHING])
 
 
 # -- how it went
@@ -303,12 +304,12 @@ def _of_measuring(facts: Facts) -> Iterator[str]:
 
 
 def undertrained(facts: Facts) -> bool:
-    """Whether the accuracy rose over the last third of the evaluations, up to the last one."""
+    """Whether the last evaluation is the best, and much better than those before the last third."""
     values = [value for _, value in facts.accuracies]
     if facts.stopped_early is not None or len(values) < 3 or values[-1] > 1 - RISING:
         return False
-    third = values[-1 - max(1, len(values) // 3)]
-    return values[-1] >= max(values) and values[-1] - third > RISING
+    before = max(values[: -max(1, len(values) // 3)])
+    return facts.best_step == facts.accuracies[-1][0] and values[-1] - before > RISING
 
 
 def overfits(facts: Facts) -> bool:
