@@ -175,6 +175,7 @@ class Run:
             return
         from rectrain_trainer.reporting.make import report_failure
 
+        self.board.rest()
         quick = open_place(self._store.uri, self._options, deadline=QUICK_DEADLINE_S)
         self.board.update(report_uri=report_failure(quick, run_log.attempt, reason))
 

@@ -52,6 +52,7 @@ def test_metrics_are_one_object_a_line_without_nan() -> None:
         ("attempts/0003/report/report.json", b"{", "attempts/0003/report/report.json is damaged"),
         ("attempts/0003/samples.json", b'{"samples": "no"}', "attempts/0003/samples.json is damaged"),
         ("attempts/0002/about.json", b"\xff\xfe", "attempts/0002/about.json is damaged"),
+        ("attempts/0003/about.json", b'{"plan": {"data": [], "nodes": "x"}, "checks": {}}', ""),
         ("log/00000004.json", b"gone", "log/00000004.json"),
         ("attempts/0001/metrics/000001.jsonl", b'{"kind": "train", "step": 3, "loss": "<b>"}\nnonsense', ""),
         ("attempts/0003/report/report.json", None, ""),

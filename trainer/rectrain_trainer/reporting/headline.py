@@ -92,7 +92,7 @@ def facts_of(run: Run) -> Facts:
     waits = run.series("train", "dataWaitPercent")
     quality = run.quality if run.finished else None
     known = run.best[1] if run.best else None
-    accuracy = figures.get("accuracy", known)
+    accuracy, error_rate = figures.get("accuracy", known), figures.get("characterErrorRate")
     return Facts(
         state=run.listing.state,
         epochs=run.final.epochs if run.final else run.listing.epochs,
@@ -102,7 +102,7 @@ def facts_of(run: Run) -> Facts:
         best_step=run.best[0] if run.best else None,
         accuracies=run.series("eval", "accuracy"),
         losses=run.series("train", "loss"),
-        error_rate=figures.get("characterErrorRate"),
+        error_rate=error_rate if isinstance(error_rate, float) else None,
         upstream_gap=(quality.gap or "") if quality else "",
         space_only=quality.space_only_errors if quality else 0,
         eval_samples=run.about.checks.eval_samples,

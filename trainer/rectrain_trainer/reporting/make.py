@@ -19,8 +19,8 @@ from rectrain_trainer.reporting.vdl import write_vdl
 log = logging.getLogger(__name__)
 
 FAILURE_S: Final = 60.0
-_GOES_ON: Final = ("Interrupted", "Fenced", "PeerLost", ROLLED_BACK)
-"""Ends after which another attempt comes, or is here already."""
+_NOT_NOW: Final = ("Interrupted", "Fenced", "PeerLost", ROLLED_BACK, "StoreUnavailable")
+"""Ends after which another attempt comes, or is here already; or S3 is away."""
 
 
 def make_report(store: Store, attempt: int) -> str | None:
@@ -52,7 +52,7 @@ def ensure_report(store: Store, attempt: int) -> str | None:
 
 def report_failure(store: Store, attempt: int, reason: str) -> str | None:
     """The report of a run that won't go on by itself, if it can be made soon. `store` has short retries."""
-    if reason in _GOES_ON:
+    if reason in _NOT_NOW:
         return None
     made: list[str | None] = []
     thread = threading.Thread(

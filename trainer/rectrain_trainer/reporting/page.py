@@ -35,6 +35,7 @@ def page(run: Run) -> str:
         characters=characters(run),
         attempts=attempts,
         events=events(run),
+        data=[*_data(run)],
         losses=[*losses(run)],
         usage=[*usage(run)],
         config=yaml.safe_dump(dict(run.plan), allow_unicode=True, sort_keys=False, width=100),
@@ -91,6 +92,14 @@ def _cards(run: Run) -> Iterator[tuple[str, str, str]]:
 
 def _many(items: Sequence[object], what: str) -> str:
     return f"{len(items):,} {what}{'' if len(items) == 1 else 's'}"
+
+
+def _data(run: Run) -> Iterator[tuple[str, str]]:
+    """Where it lies, as the plan names it."""
+    named = run.plan.get("data")
+    for key, title in (("train", "Trained on"), ("eval", "Evaluated on"), ("dictionary", "Dictionary")):
+        if isinstance(named, dict) and named.get(key):
+            yield title, str(named[key])
 
 
 # -- curves
