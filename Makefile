@@ -45,6 +45,7 @@ demo: $(READY) ## Start a cluster, train a digit reader on it, show the result (
 
 test: $(READY) $(CONSUMER)/.ready ## Run every test
 	@$(BIN)/rectrain-local prepare
+	@$(BIN)/python -m tests.support.browser
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## Lint (code, Dockerfiles, workflow), types, import contracts, generated files

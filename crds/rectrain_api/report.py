@@ -21,6 +21,7 @@ from rectrain_api.status import (
     ModelStatus,
     Progress,
     Text,
+    Uri,
 )
 
 TERMINATION_LIMIT_BYTES = 3_584
@@ -55,6 +56,7 @@ class ProgressReport(ApiModel):
     devices: Devices | None = None
     checkpoint: CheckpointStatus | None = None
     model: ModelStatus | None = None
+    report: Uri | None = None
 
 
 class TerminationResult(ApiModel):
@@ -69,10 +71,15 @@ class TerminationResult(ApiModel):
     metrics: Metrics | None = None
     checkpoint: CheckpointStatus | None = None
     model: ModelStatus | None = None
+    report: Uri | None = None
 
     def to_termination_message(self) -> str:
-        """JSON of at most 3.5 KiB: the message is cut first, at a character."""
+        """JSON of at most 3.5 KiB: the message is cut first, at a character. Very long URIs leave no room for
+        the report's, which the last progress report has too."""
         text = _compact(self)
+        bare = _compact(self.model_copy(update={"message": ""}))
+        if self.report and len(bare.encode()) > TERMINATION_LIMIT_BYTES:
+            return self.model_copy(update={"report": None}).to_termination_message()
         excess = len(text.encode()) - TERMINATION_LIMIT_BYTES
         message = self.message
         while excess > 0 and message:

@@ -302,6 +302,7 @@ class RecTrainingJobStatus(ApiModel):
         None
     )
     model: Annotated[ModelStatus | None, Field(description="The exported model.")] = None
+    report: Annotated[Uri | None, Field(description="The run's report: one HTML file, for a browser.")] = None
     pretrained: Annotated[
         Uri | None, Field(description="Where the run lies that model.pretrained.fromJob names.")
     ] = None

@@ -25,7 +25,7 @@ def with_report(status: RecTrainingJobStatus, report: ProgressReport) -> RecTrai
         update["metrics"] = readable(report.metrics)
     # A report says each time what waits to be committed: without a word of it, nothing does.
     update["checkpoint"] = report.checkpoint or without_stale(status.checkpoint)
-    for name in ("data", "devices", "model"):
+    for name in ("data", "devices", "model", "report"):
         if (value := getattr(report, name)) is not None:
             update[name] = value
     return status.model_copy(update=update)
@@ -38,7 +38,7 @@ def with_result(status: RecTrainingJobStatus, result: TerminationResult) -> RecT
         update["progress"] = formatted(result.progress, stage=None)
     if result.metrics is not None:
         update["metrics"] = readable(result.metrics)
-    for name in ("checkpoint", "model"):
+    for name in ("checkpoint", "model", "report"):
         if (value := getattr(result, name)) is not None:
             update[name] = value
     return status.model_copy(update=update)

@@ -14,6 +14,7 @@ from rectrain_operator.seen import Taken
 
 SOON_S: Final = 1.0
 """Least time between two status writes for reports, however much happens."""
+_AT_ONCE: Final = ("checkpoint", "model", "report", "attempt")
 LATE_S: Final = 15.0
 """A report that changes little is written after this long at the latest."""
 
@@ -40,7 +41,7 @@ def matters(before: ProgressReport | None, report: ProgressReport) -> bool:
     """Whether users should see it at once: another stage, sentence, checkpoint or model, or 1% more."""
     if before is None or before.stage != report.stage or before.message != report.message:
         return True
-    if (before.checkpoint, before.model, before.attempt) != (report.checkpoint, report.model, report.attempt):
+    if any(getattr(before, part) != getattr(report, part) for part in _AT_ONCE):
         return True
     percents = [r.progress.percent if r.progress else 0 for r in (before, report)]
     accuracies = [r.metrics.accuracy if r.metrics else None for r in (before, report)]

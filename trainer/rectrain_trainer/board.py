@@ -47,6 +47,7 @@ class Board:
         self.devices: Devices | None = None
         self.checkpoint: CheckpointStatus | None = None
         self.model: ModelStatus | None = None
+        self.report_uri: str | None = None
         self.reached_training = False
         self.ended = False
         self._beat_step = 0
@@ -87,7 +88,7 @@ class Board:
         self._changed(at_once=at_once)
 
     def update(self, **fields: Any) -> None:
-        """Set attempt, progress, metrics, data, devices, model or reached_training."""
+        """Set attempt, progress, metrics, data, devices, model, report_uri or reached_training."""
         with self._lock:
             before = self.progress.percent
             for name, value in fields.items():
@@ -133,6 +134,7 @@ class Board:
                 devices=self.devices,
                 checkpoint=self.checkpoint,
                 model=self.model,
+                report=self.report_uri,
             )
 
     def result(self, exit_code: int, reason: str, message: str) -> TerminationResult:
@@ -148,6 +150,7 @@ class Board:
                 metrics=self.metrics,
                 checkpoint=self.checkpoint,
                 model=self.model,
+                report=self.report_uri,
             )
 
     def end(self, exit_code: int, reason: str, message: str) -> None:

@@ -112,6 +112,9 @@ def attempt(
     with interrupt.deferred():  # what is left to do is bounded
         if run is not None:
             run.end(reason)
+        if run is not None and code != EX_OK:
+            chunks.close()
+            run.report(reason)
         board.end(code, reason, message)
         if reporter:
             reporter.close()

@@ -176,6 +176,32 @@ def predict(
         raise typer.Exit(outcome_of(error).exit_code) from None
 
 
+@app.command()
+def report(
+    uri: Annotated[str, typer.Argument(help="The run's place (checkpoint.uri), such as s3://bucket/runs/x.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="HTML file to write; by default named after the run."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Make the report of a run again: finished, failed, interrupted or still going on. Nothing goes to S3."""
+    set_up_logging(debug=debug)
+    unblock_signals()
+    try:
+        from rectrain_trainer.reporting.command import write_report
+
+        typer.echo(write_report(uri, output))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        raise
+    except Exception as e:
+        error = meant(e)
+        complain(error, debug)
+        raise typer.Exit(outcome_of(error).exit_code) from None
+
+
 def main() -> None:
     """Entry point; a command line that can't be understood exits 64, as all errors of its kind."""
     try:

@@ -19,6 +19,7 @@ from rectrain_trainer import upstream
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.consumer import width_of
 from rectrain_trainer.figures import Evaluation, Found
+from rectrain_trainer.misread import Misread, misread_of, worst_of
 from rectrain_trainer.ranks import ALONE, Ranks, Share
 from rectrain_trainer.samples import Samples, Source
 from rectrain_trainer.scores import tally_of
@@ -233,18 +234,27 @@ def find(model: Any, decoder: Any, held_out: EvalSet, share: Share = ALONE) -> F
             order.extend(ways)
             yield batch
 
-    texts = [text for text, _ in read(model, decoder, batches())]
-    return _found(dict(zip(order, texts, strict=True)), mine, held_out)
+    readings = read(model, decoder, batches())
+    return _found(dict(zip(order, readings, strict=True)), mine, held_out)
 
 
-def _found(texts: dict[_Way, str], mine: Sequence[int], held_out: EvalSet) -> Found:
+def _found(readings: dict[_Way, Reading], mine: Sequence[int], held_out: EvalSet) -> Found:
     labels = [held_out.samples.label(i) for i in mine]
+    texts = {way: text for way, (text, _) in readings.items()}
     deployed = [texts[_Way(i, False)] for i in mine]
     as_trained = [texts.get(_Way(i, True), text) for i, text in zip(mine, deployed, strict=True)]
     found = Found(
         tally_of(zip(labels, deployed, strict=True)),
         exact_as_trained=sum(map(str.__eq__, labels, as_trained)),
         squeezed=sum(way.as_trained for way in texts),
+        worst=worst_of(_misread(labels, readings, mine)),
     )
     found.upstream.add(held_out.upstream.pairs(mine, as_trained))
     return found
+
+
+def _misread(labels: Sequence[str], readings: dict[_Way, Reading], mine: Sequence[int]) -> Iterator[Misread]:
+    for i, label in zip(mine, labels, strict=True):
+        text, confidence = readings[_Way(i, False)]
+        if text != label:
+            yield misread_of(i, label, text, confidence)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from rectrain_trainer.misread import Misread, worst_of
 from rectrain_trainer.scores import Tally, by_character, by_length, confusions
 from rectrain_trainer.upstream_scores import UpstreamTally
 
@@ -38,12 +39,15 @@ class Found:
     squeezed: int = 0
     """Images that differ between inference and training: training squeezes them."""
     upstream: UpstreamTally = field(default_factory=UpstreamTally)
+    worst: list[Misread] = field(default_factory=list)
+    """The samples that are read worst."""
 
     def merge(self, other: "Found") -> None:
         self.tally.merge(other.tally)
         self.exact_as_trained += other.exact_as_trained
         self.squeezed += other.squeezed
         self.upstream.merge(other.upstream)
+        self.worst = worst_of([*self.worst, *other.worst])
 
     def to_json(self) -> dict[str, Any]:
         """For another process: `of` makes the same of it."""
@@ -52,6 +56,7 @@ class Found:
             "exactAsTrained": self.exact_as_trained,
             "squeezed": self.squeezed,
             "upstream": self.upstream.to_json(),
+            "worst": self.worst,
         }
 
     @classmethod
@@ -61,6 +66,7 @@ class Found:
             content["exactAsTrained"],
             content["squeezed"],
             UpstreamTally(*content["upstream"]),
+            [Misread(*one) for one in content["worst"]],
         )
 
 

@@ -30,9 +30,13 @@ from rectrain_trainer.loop import TrainState
 from rectrain_trainer.model import build_decoder, build_model, set_params
 from rectrain_trainer.model_card import write_card
 from rectrain_trainer.place import now
+from rectrain_trainer.reporting.keys import SAMPLES
+from rectrain_trainer.reporting.make import make_report
+from rectrain_trainer.reporting.worst import samples_json
 from rectrain_trainer.resume import DAMAGED, fetch
 from rectrain_trainer.snapshot import capture
 from rectrain_trainer.train import epochs_begun, metrics_of, progress_of
+from rectrain_trainer.uris import UriMap
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +61,8 @@ class Publication:
     checks: Mapping[str, Any]
     """What the checks before training found."""
     train_samples: int
+    uris: UriMap
+    """Of staged files."""
 
 
 def publish(work: Publication) -> FinalRecord:
@@ -104,9 +110,13 @@ def publish(work: Publication) -> FinalRecord:
         metrics=figures,
     )
     work.store.put_bytes(f"{prefix}{REPORT}", _report(work, final, found))
+    work.store.put_bytes(
+        f"{prefix}{SAMPLES}", samples_json(found.found.worst, work.held_out, step, work.uris)
+    )
     work.interrupt.check()
     work.run_log.append(final)
     make_copies(work.store, work.run_log.state, final)
+    work.board.update(report_uri=make_report(work.store, final.attempt))
     show_final(work.board, final, work.state.total_steps)
     return final
 

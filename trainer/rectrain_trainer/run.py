@@ -51,6 +51,7 @@ from rectrain_trainer.place import (
 )
 from rectrain_trainer.pretrained import first_weights
 from rectrain_trainer.ranks import Ranks
+from rectrain_trainer.reporting.live import VdlSync
 from rectrain_trainer.smoke import smoke_test
 from rectrain_trainer.stage import Staged, stage
 from rectrain_trainer.surroundings import log_surroundings
@@ -59,6 +60,8 @@ from rectrain_trainer.trial import Trial
 log = logging.getLogger(__name__)
 
 MAX_WORKERS: Final = 8
+LAST_SYNC_S: Final = 60.0
+"""How long VisualDL's log of a checkpoint is waited for, before that of the whole run is written."""
 WAITING: Final = "Waiting for the other ranks of the run."
 
 
@@ -78,6 +81,7 @@ class Run:
     show: Callable[[Found], None] | None = None
     """Told what the checks found, before anything of it is refused."""
     _committer: Committer | None = None
+    _vdl: VdlSync | None = None
     _run_log: RunLog | None = None
     _first: dict[str, Any] | None = None
     """Weights to start from, as long as there is no checkpoint."""
@@ -115,7 +119,7 @@ class Run:
         if until == "checked":
             return Outcome(Reason.CHECKED, f"{self.plan.identity} can be trained: {found.verdict()}.")
         self._meet(recipe, found.staged)
-        self._take_attempt(run_log)
+        self._take_attempt(run_log, found)
         return self._train(run_log, recipe, found)
 
     def _prepare_beside(self) -> tuple[Recipe, Staged]:
@@ -196,6 +200,17 @@ class Run:
                 )
             )
 
+    def report(self, reason: str) -> None:
+        """Make the report of a run that failed, if it was begun. Never raises, and takes a bounded time."""
+        run_log = self._run_log
+        if run_log is None or (self._committer is not None and self._committer.has_log):
+            return
+        from rectrain_trainer.reporting.make import report_failure
+
+        self.board.rest()
+        quick = open_place(self._store.uri, self._options, deadline=QUICK_DEADLINE_S)
+        self.board.update(report_uri=report_failure(quick, run_log.attempt, reason))
+
     # -- before the attempt
 
     def _open(self, uri: str) -> Store:
@@ -271,11 +286,13 @@ class Run:
 
     def _already_complete(self, state: RunState) -> Outcome:
         from rectrain_trainer.publish import show_final
+        from rectrain_trainer.reporting.make import ensure_report
 
         final = state.final
         assert final is not None
         make_copies(self._store, state, final)
-        self.board.update(attempt=state.attempt)
+        report = ensure_report(self._store, final.attempt)
+        self.board.update(attempt=state.attempt, report_uri=report)
         show_final(self.board, final, 0 if final.stopped_early else final.step)
         return Outcome(
             Reason.ALREADY_COMPLETE,
@@ -310,7 +327,9 @@ class Run:
 
     # -- the attempt
 
-    def _take_attempt(self, run_log: RunLog) -> None:
+    def _take_attempt(self, run_log: RunLog, found: Found) -> None:
+        from rectrain_trainer.reporting.about import tell_about
+
         attempt = run_log.start(
             self.plan,
             now=now(),
@@ -322,6 +341,9 @@ class Run:
         self.board.update(attempt=attempt)
         quick = open_place(self._store.uri, self._options, deadline=QUICK_DEADLINE_S)
         self.chunks.start(quick, attempt)
+        where = {"node": self.pod.node, "pod": self.pod.pod_name}
+        tell_about(quick, attempt, self.plan, found.to_dict(), self.board.devices, self.work_dir, where)
+        self._vdl = VdlSync(quick, attempt)
         log.info("Attempt %d of %s at %s.", attempt, self.plan.identity, self._store.uri)
 
     def _train(self, run_log: RunLog, recipe: Recipe, found: Found) -> Outcome:
@@ -352,6 +374,8 @@ class Run:
             state = segments.train()
         if state is None:
             return Outcome(ROLLED_BACK, self.board.message)
+        assert self._vdl is not None
+        self._vdl.wait(LAST_SYNC_S)
         final = publish(
             Publication(
                 self.plan,
@@ -367,6 +391,7 @@ class Run:
                 segments.evaluations,
                 found.to_dict(),
                 found.train_samples,
+                staged.uris,
             )
         )
         model = f"{self._store.uri}/export"
@@ -377,7 +402,7 @@ class Run:
             run_log,
             self._log_place,
             self.board,
-            self.chunks.store_metrics,
+            self._store_metrics,
             folder=self.work_dir / "snapshots",
             config=config_of(self.plan, recipe),
             keep_last=self.plan.checkpoint.keep_last,
@@ -385,6 +410,11 @@ class Run:
         self._log_place.retries.on_retry = committer.retried
         committer.start()
         return committer
+
+    def _store_metrics(self) -> None:
+        self.chunks.store_metrics()
+        if self._vdl:
+            self._vdl.checkpointed()
 
     def _epochs_wanted(self) -> int:
         """As the plan has it by now; what can't be read changes nothing."""

@@ -189,9 +189,9 @@ def _check_shape(state: TrainState, snapshot: Snapshot) -> None:
         made, here = many(have.ranks, "rank"), many(want.ranks or 1, "rank")
         raise InvalidSpec(
             f"The checkpoint was made by {made}, and this run has {here} (replicas.nodes x "
-            f"replicas.gpusPerNode), whose steps would train something else: make them {have.ranks} again, or "
-            "give this run a checkpoint.uri of its own, and this one's weights as model.pretrained if it is "
-            "to go on from them."
+            "replicas.gpusPerNode), whose steps would train something else: make them "
+            f"{have.ranks} again, or give this run a checkpoint.uri of its own, and this one's weights as "
+            "model.pretrained if it is to go on from them."
         )
     counts = [
         ("seed", have.seed, want.seed),

@@ -309,6 +309,7 @@ class Training:
                     "loss": row.loss,
                     "learningRate": row.learning_rate,
                     "samplesPerSecond": self._pace.samples_per_second,
+                    "dataWaitPercent": self._pace.wait_percent,
                 },
                 at_once=at_once,
             )

@@ -141,9 +141,11 @@ class Store:
 
         return self._found(key, request)
 
-    def put_bytes(self, key: str, data: bytes) -> None:
-        """Write an object, whole or not at all."""
-        attributes = {_SHA256_KEY: sha256_bytes(data)}
+    def put_bytes(self, key: str, data: bytes, content_type: str | None = None) -> None:
+        """Write an object, whole or not at all. A browser shows it by its content type."""
+        attributes = {_SHA256_KEY: sha256_bytes(data)} | (
+            {"Content-Type": content_type} if content_type else {}
+        )
         self._run(
             key, lambda: obstore.put(self._inner, self._path(key), data, attributes=attributes), WRITING
         )

@@ -58,6 +58,10 @@ def test_settings_that_cannot_work(trainer: Trainer, manifest: Manifest, place: 
         assert (ended.code, ended.result["reason"]) == (70, "Diverged"), ended.errors
         assert "at last: start a new run (with another checkpoint.uri) with a lower" in ended.message
         assert rollbacks(place) == [0.5, 0.25, 0.125]
+        assert ended.result["report"] == f"{place.uri}/report/index.html"
+        shown = place.store.get_bytes("report/index.html").decode()
+        assert "the loss wasn&#39;t a number any more" in shown
+        assert "at last: start a new run" in shown
         last = place.records()[-1]
         assert isinstance(last, AttemptEnd)
         assert last.reason == "Diverged"

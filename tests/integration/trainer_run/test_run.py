@@ -66,6 +66,7 @@ def test_a_run_from_the_manifest_to_the_exported_model(
     assert "Export: Of 16 held-out images (" in ended.errors
     assert "(16 images, outputs within" in place.store.get_bytes("export/README.md").decode()
     assert {"best/model.pdparams", "report/report.json", "attempts/0001/log/000001.txt"} <= keys.keys()
+    assert_reported(ended, place)
     rows = place.metrics(1)
     assert rows[0]["step"] == 1
     assert [r["epoch"] for r in rows if r["kind"] == "eval"] == [1, 2]
@@ -74,9 +75,10 @@ def test_a_run_from_the_manifest_to_the_exported_model(
     again = trainer.run(manifest(epochs=2, interval=2, workers=1))
     assert (again.code, again.result["reason"]) == (0, "AlreadyComplete")
     assert len(place.records()) == len(records), "a run that is complete must leave no trace"
-    place.store.delete(["export/inference.yml"])
+    place.store.delete(["export/inference.yml", "report/index.html"])
     assert trainer.run(manifest(epochs=2, workers=1)).code == 0
     assert place.store.head("export/inference.yml") is not None
+    assert place.store.head("report/index.html") is not None
 
     image = tmp_path / "image.png"
     image.write_bytes(samples[0][1])
@@ -92,6 +94,24 @@ def test_a_run_from_the_manifest_to_the_exported_model(
     changed = trainer.run(manifest(batch_size=8))
     assert changed.code == 78
     assert "training.batchSize: 16 → 8" in changed.message
+
+
+def assert_reported(ended: Ended, place: Place) -> None:
+    """A page, every row of the run in one file, and VisualDL's log; the samples that are read worst."""
+    assert ended.result["report"] == f"{place.uri}/report/index.html"
+    shown = place.store.get_bytes("report/index.html").decode()
+    assert shown == place.store.get_bytes("attempts/0001/report/index.html").decode()
+    assert "of the held-out images exactly" in shown
+    rows = [json.loads(line) for line in place.store.get_bytes("report/metrics.jsonl").splitlines()]
+    assert [(r["step"], r["kind"]) for r in rows if r["kind"] == "train"] == [
+        (n, "train") for n in range(1, 7)
+    ]
+    assert all(0 <= r["dataWaitPercent"] <= 100 for r in rows if r["kind"] == "train")
+    worst = json.loads(place.store.get_bytes("attempts/0001/samples.json"))["samples"]
+    assert 0 < len(worst) <= 16
+    assert all(one["label"] != one["read"] and one["name"].startswith("s3://") for one in worst)
+    assert all(one["image"].startswith("data:image/jpeg;base64,") for one in worst)
+    assert worst[0]["image"] in shown
 
 
 def eval_row(rows: list[dict[str, Any]], step: int) -> dict[str, Any]:

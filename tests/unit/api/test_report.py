@@ -14,7 +14,7 @@ from rectrain_api.report import (
     report_audience,
     report_path,
 )
-from rectrain_api.status import Metrics, Progress
+from rectrain_api.status import CheckpointRef, CheckpointStatus, Metrics, ModelStatus, Progress
 
 
 def result(message: str) -> TerminationResult:
@@ -37,6 +37,22 @@ def test_it_fits_and_reads_back(message: str) -> None:
     assert read is not None
     assert (read.exit_code, read.reason, read.attempt) == (70, "Diverged", 2)
     assert message.startswith(read.message.removesuffix("…"))
+
+
+def test_the_longest_uris_leave_out_the_reports() -> None:
+    uri = f"s3://{'b' * 63}/{'k' * 950}"
+    ref = CheckpointRef(uri=f"{uri}/step-1", step=1, epoch=1, time="2026-01-02T11:30:00Z", bytes=9)
+    more = {"checkpoint": CheckpointStatus(latest=ref, best=ref), "model": ModelStatus(uri=f"{uri}/export")}
+    whole = result("m" * 5_000).model_copy(update=more | {"report": f"{uri}/report/index.html"})
+    text = whole.to_termination_message()
+    assert len(text.encode()) <= TERMINATION_LIMIT_BYTES
+    read = parse_termination_message(text)
+    assert read is not None
+    assert (read.model, read.report) == (whole.model, None)
+    short = result("m" * 5_000).model_copy(update={"report": "s3://b/report/index.html"})
+    read = parse_termination_message(short.to_termination_message())
+    assert read is not None
+    assert read.report == short.report
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,7 @@ def result() -> str:
         metrics=Metrics(loss=0.012345, accuracy=0.9725, character_error_rate=1 / 3, upstream_acc=0.99999001),
         checkpoint=checkpoint(500),
         model=ModelStatus(uri="s3://runs/run/export"),
+        report="s3://runs/run/report/index.html",
     )
 
 

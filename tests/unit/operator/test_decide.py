@@ -450,6 +450,7 @@ def test_success_is_all_of_it() -> None:
     assert (status.metrics.loss, status.metrics.accuracy_text) == (0.0123, "97.2%")
     assert (status.metrics.character_error_rate, status.metrics.upstream_acc) == (0.3333, 1.0)
     assert status.model is not None
+    assert status.report == "s3://runs/run/report/index.html"
     assert status.completion_time == make.JUST_NOW
 
 

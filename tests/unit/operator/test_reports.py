@@ -70,6 +70,7 @@ def test_refusal(last: Taken | None, pod: str, new: ProgressReport, refused: boo
         pytest.param(report(checkpoint=CheckpointStatus(stale=STALE)), True, id="stale"),
         pytest.param(report(metrics=Metrics(accuracy=0.9)), True, id="accuracy"),
         pytest.param(report(metrics=Metrics(loss=0.9)), False, id="loss"),
+        pytest.param(report(report="s3://runs/run/report/index.html"), True, id="report"),
     ],
 )
 def test_matters(after: ProgressReport, at_once: bool) -> None:

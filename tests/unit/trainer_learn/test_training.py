@@ -50,7 +50,7 @@ STEPS = 7
 ACCURACY = {STEPS: 0.2, 2 * STEPS: 0.6, 3 * STEPS: 0.5, 4 * STEPS: 0.4}
 """As if: so little training reads nothing."""
 KINDS = ("train", "eval")
-TIMES = ("time", "seconds", "samplesPerSecond")
+TIMES = ("time", "seconds", "samplesPerSecond", "dataWaitPercent")
 
 
 @dataclass
