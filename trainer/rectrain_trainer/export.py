@@ -65,7 +65,7 @@ def export(
         set_params(model, params)
         model.eval()
         with interrupt.deferred():  # an exception within Paddle's tracer ends in a segmentation fault
-            _save_network(_deployable(model, recipe, params), recipe, folder)
+            save_network(model, recipe, params, folder)
         interrupt.check()
         (folder / "inference.yml").write_text(inference_yml(recipe), encoding="utf-8")
         card = asdict(card_of(recipe, names))
@@ -183,9 +183,11 @@ def _corners_aligned(size: int, wanted: int) -> "np.ndarray[Any, np.dtype[np.flo
     return weights.astype(np.float32)
 
 
-def _save_network(model: Any, recipe: Recipe, folder: Path) -> None:
+def save_network(model: Any, recipe: Recipe, params: Mapping[str, Any], folder: Path) -> None:
+    """Paddle's two files of the network alone, with `params` as its weights; `model` has them already."""
     import paddle
 
+    model = _deployable(model, recipe, params)
     channels, height, width = recipe.image_shape
 
     class Squeezed(paddle.nn.Layer):
