@@ -19,7 +19,7 @@ import yaml
 from rectrain_api import presets
 from rectrain_api.plan import EvalInterval, ModelPlan, TrainingPlan
 from rectrain_trainer.config import Recipe, resolve
-from rectrain_trainer.export import save_network
+from rectrain_trainer.export import deployable, save_network
 from rectrain_trainer.model import build_model
 
 FILE: Final = Path(__file__).with_name("preset_sizes.yaml")
@@ -47,17 +47,22 @@ def count(name: str) -> int:
 
 def measured(name: str) -> dict[str, float]:
     """All that there is to know of one preset."""
-    return {"parameters": count(name), "exportedMb": _exported(name), "readMs": _timed(name)}
-
-
-def _exported(name: str) -> float:
-    """Megabytes of its weights for deployment."""
     recipe = _recipe(name)
     model: Any = build_model(recipe)
     model.eval()
     params = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+    network = deployable(model, recipe, params)
+    return {
+        "parameters": count(name),
+        "exportedMb": _exported(network, recipe),
+        "readMs": _timed(network, recipe),
+    }
+
+
+def _exported(network: Any, recipe: Recipe) -> float:
+    """Megabytes of its weights for deployment."""
     with tempfile.TemporaryDirectory(prefix="rectrain-sizes-") as folder:
-        save_network(model, recipe, params, Path(folder))
+        save_network(network, recipe, Path(folder))
         return round(Path(folder, "inference.pdiparams").stat().st_size / 1e6, 1)
 
 
@@ -81,19 +86,16 @@ def _recipe(name: str) -> Recipe:
     return resolve(model, training, CHARACTERS)
 
 
-def _timed(name: str) -> float:
+def _timed(network: Any, recipe: Recipe) -> float:
     """Milliseconds of CPU time to read one image of the preset's size."""
     import paddle
 
-    recipe = _recipe(name)
-    model: Any = build_model(recipe)
-    model.eval()
     images = paddle.zeros([1, *recipe.image_shape])
 
     def runs() -> Iterator[float]:
         for _ in range(_RUNS + 1):
             began = time.process_time()
-            model(images).numpy()
+            network(images).numpy()
             yield time.process_time() - began
 
     with paddle.no_grad():
