@@ -2,7 +2,8 @@
 
 The space is a switch of its own (`use_space_char`), derived from what the labels need: upstream adds it
 at the end of the dictionary, and a space line besides gives two. Called by `rectrain-data` and the
-trainer; the dictionaries that upstream ships are found without importing paddle.
+trainer; the dictionaries that upstream ships are found without importing paddle. Those of its 3.x, which
+2.10 lacks, are here in `dictionaries`.
 """
 
 import difflib
@@ -21,6 +22,7 @@ from rectrain_data.transfer.files import local_error
 
 SPACE = " "
 _UPSTREAM = "unstructured_paddleocr"
+_OURS = Path(__file__).parent / "dictionaries"
 
 
 @dataclass(frozen=True)
@@ -154,16 +156,20 @@ def not_there(name: str) -> str:
     """What is said of a name that isn't one of PaddleOCR's: which there are differs between its versions."""
     found = builtin_names()
     meant = f"{name.removesuffix('.txt').removesuffix('_dict')}_dict"
-    near = difflib.get_close_matches(meant, sorted(found), cutoff=0)
-    known = f"nearest: {', '.join(near)}; {len(found)} in all" if near else "none: it isn't installed"
+    near = ", ".join(difflib.get_close_matches(meant, sorted(found), cutoff=0))
     return (
-        f"The PaddleOCR installed here has no dictionary {name!r}: name one that it has ({known}), or give "
-        "an s3:// URI (a text file of your own, one character a line)"
+        f"There is no dictionary {name!r} here: name one of PaddleOCR's (nearest: {near}; {len(found)} in "
+        "all), or give an s3:// URI (a text file of your own, one character a line)"
     )
 
 
 def builtin_names() -> dict[str, Path]:
-    """Names and files of the dictionaries of PaddleOCR: the checkout in PADDLEOCR_HOME, or the package."""
+    """Names and files of the dictionaries of PaddleOCR: of the checkout in PADDLEOCR_HOME or of the package,
+    and beside them those that we have."""
+    return {file.stem: file for file in sorted(_OURS.glob("*.txt"))} | _upstreams()
+
+
+def _upstreams() -> dict[str, Path]:
     home = os.environ.get("PADDLEOCR_HOME")
     spec = None if home else importlib.util.find_spec(_UPSTREAM)
     if spec is not None and spec.origin:

@@ -15,14 +15,17 @@ import numpy as np
 
 from rectrain_api.errors import DatasetInvalid, InvalidSpec
 from rectrain_api.plan import DataPlan, RunPlan
+from rectrain_api.presets import Scale
 from rectrain_api.report import Stage
 from rectrain_data.checks import DECODED, Checked, Seen, check_set
 from rectrain_data.dictionary import Dictionary
 from rectrain_data.findings import Finding, Place, codes, sentence
 from rectrain_data.upstream_losses import LossCounter
+from rectrain_trainer import amp
 from rectrain_trainer.board import Board
-from rectrain_trainer.config import Recipe, resolve
+from rectrain_trainer.config import GUIDE_ENDS, Recipe, resolve
 from rectrain_trainer.found import Found
+from rectrain_trainer.loader import blank_batch
 from rectrain_trainer.model import build_model
 from rectrain_trainer.schedule import schedule_findings
 from rectrain_trainer.sources import StagedSource, open_set
@@ -79,18 +82,50 @@ def check_data(
 def time_steps(recipe: Recipe) -> int:
     """How many characters and blanks the model can put side by side: tried, since upstream doesn't say.
 
-    Of images of the narrowest of the sampler's sizes: each sample comes in every size one day.
+    Of images of the narrowest of the sampler's sizes: each sample comes in every size one day. In training
+    mode, since some backbones have another number of steps there than when they read; whether the network
+    reads at all is tried too.
+
+    Raises InvalidSpec for a size that the network doesn't take.
     """
     import paddle
 
     model: Any = build_model(recipe)
-    channels = recipe.image_shape[0]
-    model.eval()
     with paddle.no_grad():
-        return min(
-            int(model(paddle.zeros([1, channels, height, width])).shape[1])
-            for width, height in recipe.sampler.scales
+        model.train()
+        in_training = {scale: _steps_of(model, recipe, scale) for scale in recipe.sampler.scales}
+        model.eval()
+        _, height, width = recipe.image_shape
+        reading = _steps_of(model, recipe, (width, height))
+    if (trained := in_training.get((width, height), reading)) != reading:
+        log.warning(
+            "The network makes %d steps of an image %d pixels wide in training, and %d when it reads: it "
+            "learns other widths of letters than it will meet.",
+            trained,
+            width,
+            reading,
         )
+    return min(in_training.values())
+
+
+def _steps_of(model: Any, recipe: Recipe, scale: Scale) -> int:
+    """At one size, in the mode that the model is in. Raises InvalidSpec."""
+    import paddle
+
+    tensors = [paddle.to_tensor(part) for part in blank_batch(recipe, 2, scale)]
+    try:
+        found = model(tensors[0], data=tensors[1:])
+        steps = int((found["ctc"] if isinstance(found, dict) else found).shape[1])
+        if not steps:
+            raise ValueError("nothing is left of them")
+    except (ValueError, RuntimeError, AssertionError, IndexError) as e:
+        said = str(e).strip().partition("\n")[0]
+        mode = "be trained on" if model.training else "read"
+        raise InvalidSpec(
+            f"{recipe.preset} can't {mode} images of {list(scale)} (width, height) with labels of "
+            f"{recipe.max_text_length} characters: choose another size or other sampler.scales ({said})."
+        ) from e
+    return steps
 
 
 # -- looking
@@ -98,12 +133,13 @@ def time_steps(recipe: Recipe) -> int:
 
 def _look(plan: RunPlan, recipe: Recipe, staged: Staged, board: Board, ranks: int) -> Found:
     """All that is to be found, in the user's words. Refuses nothing."""
-    parts = [_Part(s, staged.dictionary, recipe.max_text_length) for s in (staged.train, staged.eval)]
+    parts = [_Part(s, staged.dictionary, recipe) for s in (staged.train, staged.eval)]
     checks = [] if plan.data.validation == "Off" else _check(plan, recipe, staged, parts, board)
     train, held_out = parts
     findings = [*_of_lines(plan, staged), *(finding for one in checks for finding in one.findings)]
     if train.left:
         findings += schedule_findings(plan, recipe, train.left, ranks)
+    amp.tell(recipe.amp)
     return Found(
         staged=dataclasses.replace(staged, train=train.source, eval=held_out.source),
         validation=plan.data.validation,
@@ -144,11 +180,12 @@ def _of_lines(plan: RunPlan, staged: Staged) -> list[Finding]:
 class _Part:
     """The training or the evaluation samples, as the check goes through them."""
 
-    def __init__(self, source: StagedSource, dictionary: Dictionary, max_text_length: int) -> None:
+    def __init__(self, source: StagedSource, dictionary: Dictionary, recipe: Recipe) -> None:
         self.source = source
         self.indices = np.array(source.open().indices, dtype=np.int64)
         self.count = self.left = len(self.indices)
-        self.counter = LossCounter(dictionary, max_text_length)
+        ends = GUIDE_ENDS * recipe.guided
+        self.counter = LossCounter(dictionary, recipe.max_text_length, ends=ends)
 
     def members(self, count: int) -> "np.ndarray[Any, np.dtype[np.bool_]]":
         """Which samples of the whole set are in this part."""

@@ -79,23 +79,45 @@ def test_built_in_dictionaries_are_found_by_name() -> None:
         assert all(len(c) == 1 and c != " " for c in found.characters)
 
 
+@pytest.mark.parametrize(
+    ("name", "lines", "characters"),
+    [("ppocrv5_dict", 18383, 18373), ("ppocrv5_latin_dict", 836, 772), ("ppocrv5_arabic_dict", 747, 716)],
+)
+def test_what_no_label_can_match_is_left_out_of_3xs_and_keeps_its_line(
+    name: str, lines: int, characters: int
+) -> None:
+    """The lines are classes of published heads, so the file is upstream's; what is trained is less."""
+    raw = dictionary.builtin_names()[name].read_bytes().decode().removesuffix("\n").split("\n")
+    found = dictionary.builtin(name)
+    assert (len(raw), len(found.characters)) == (lines, characters)
+    assert list(found.characters) == [c for c in dict.fromkeys(raw) if len(c) == 1]
+
+
 def test_a_checkout_of_paddleocr_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ppocr/utils/dict").mkdir(parents=True)
     (tmp_path / "ppocr/utils/dict/new_dict.txt").write_text("x\n")
     monkeypatch.setenv("PADDLEOCR_HOME", str(tmp_path))
-    assert list(dictionary.builtin_names()) == ["new_dict"]
+    (tmp_path / "ppocr/utils/dict/ppocrv5_th_dict.txt").write_text("y\n")
+    assert dictionary.builtin("new_dict").characters == ("x",)
+    assert dictionary.builtin("ppocrv5_th_dict").characters == ("y",)
+    assert "en_dict" not in dictionary.builtin_names()
+    assert "ppocrv5_en_dict" in dictionary.builtin_names()
 
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("ppocrv5_th_dict", r".*\bth_dict\b"), ("en", ".*en_dict"), ("th_dict.txt", "th_dict"), ("nope", ".*")],
+    [
+        ("ppocrv5_thai", r".*\bppocrv5_th_dict\b"),
+        ("en", ".*en_dict"),
+        ("th_dict.txt", "th_dict"),
+        ("nope", ".*"),
+    ],
 )
 def test_a_name_that_isnt_there_has_nearest_ones_and_a_way_to_ones_own(name: str, near: str) -> None:
-    """PaddleOCR 3.7 has ppocrv5_th_dict, 2.10 hasn't."""
     with pytest.raises(InputMissing) as refused:
         dictionary.builtin(name)
     assert re.fullmatch(
-        rf"The PaddleOCR installed here has no dictionary {name!r}: name one that it has "
+        rf"There is no dictionary {name!r} here: name one of PaddleOCR's "
         rf"\(nearest: {near}.*; \d+ in all\), or give an s3:// URI "
         r"\(a text file of your own, one character a line\), or FromLabels\.",
         str(refused.value),
