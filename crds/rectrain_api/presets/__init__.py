@@ -97,7 +97,7 @@ class Published(ApiModel):
 
     accuracy: Annotated[float, Field(ge=0, le=100)]
     """Percent of lines read exactly."""
-    on: str
+    test_set: Annotated[str, Field(alias="test_set")]
     source: str
 
 
@@ -132,6 +132,8 @@ class Preset(ApiModel):
     learning_rate: Annotated[float, Field(alias="learning_rate", gt=0)]
     dictionary: str | None = None
     """Of data that names none; None: what the labels hold."""
+    published: Published | None = None
+    """Of the model by its own name; an alias has its own."""
     config: PresetConfig
 
     @field_validator("aliases", mode="before")
