@@ -13,6 +13,7 @@ from typing import Any
 
 from rectrain_api.errors import InvalidSpec
 from rectrain_trainer import seeding, upstream
+from rectrain_trainer.amp import Amp
 from rectrain_trainer.config import Recipe
 
 
@@ -24,6 +25,8 @@ class Learner:
     loss: Any
     optimizer: Any
     rate: Any
+    amp: Amp | None = None
+    """None: single precision throughout."""
 
 
 def build_model(recipe: Recipe) -> Any:
@@ -43,7 +46,8 @@ def build_learner(recipe: Recipe, steps_per_epoch: int) -> Learner:
     ppocr = upstream.load()
     model = build_model(recipe)
     optimizer, rate = build_optimizer(recipe, steps_per_epoch, model)
-    return Learner(model, ppocr.build_loss(copy.deepcopy(recipe.loss)), optimizer, rate)
+    loss = ppocr.build_loss(copy.deepcopy(recipe.loss))
+    return Learner(model, loss, optimizer, rate, Amp.of(recipe.amp))
 
 
 def build_optimizer(recipe: Recipe, steps_per_epoch: int, model: Any) -> tuple[Any, Any]:
