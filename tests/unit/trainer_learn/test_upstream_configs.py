@@ -32,7 +32,7 @@ def test_a_part_that_this_paddleocr_lacks_is_named() -> None:
 def test_a_neck_that_this_paddleocr_lacks_is_named() -> None:
     broken = recipe("svtr_nano.yml")
     broken.architecture["Neck"]["encoder_type"] = "lightsvtr"
-    with pytest.raises(InvalidSpec, match="^Architecture: Neck lightsvtr isn't in the PaddleOCR"):
+    with pytest.raises(InvalidSpec, match=r"^Architecture: Neck lightsvtr isn't in the PaddleOCR"):
         build_model(broken)
 
 
