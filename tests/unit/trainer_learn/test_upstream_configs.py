@@ -1,5 +1,9 @@
 """Configs of PaddleOCR, built by its own code."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,8 +11,10 @@ import pytest
 from rectrain_api.errors import InvalidSpec
 from rectrain_api.plan import ConfigText, plan
 from rectrain_api.spec import RecTrainingJob
+from rectrain_local.assets.cache import Cache
 from rectrain_trainer.config import Recipe, resolve
 from rectrain_trainer.model import build_model, build_optimizer
+from tests.support.paddleocr37 import paddleocr_37
 from tests.support.plans import make_manifest
 
 CONFIGS = Path(__file__).parents[2] / "data" / "configs"
@@ -53,3 +59,20 @@ def test_a_schedule_of_values_is_scaled_as_a_whole() -> None:
             rate.step()
         seen.append(values)
     assert seen == [[5e-4, 5e-4, 5e-5, 5e-5], [1e-3, 1e-3, 1e-4, 1e-4]]
+
+
+def test_37s_code_base_trains_the_same_model_to_the_same_losses(tmp_path: Path, cache: Cache) -> None:
+    """A config of 3.x, guided by NRTR, with joined samples and several sizes."""
+    homes = {"PADDLEOCR_HOME": str(paddleocr_37(cache.root))}
+    runs = []
+    for number, env in enumerate(({}, homes)):
+        command = [sys.executable, "-m", "tests.unit.trainer_learn.two_steps"]
+        command += [str(CONFIGS / "ppocrv5_th.yaml"), str(tmp_path / str(number))]
+        done = subprocess.run(
+            command, env=os.environ | env, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        runs.append(json.loads(done.stdout.splitlines()[-1]))
+    assert runs[1]["home"] == homes["PADDLEOCR_HOME"] != runs[0]["home"]
+    assert len(runs[0]["losses"]) >= 2
+    assert runs[1]["losses"] == runs[0]["losses"]
