@@ -65,7 +65,7 @@ def _check_head(head: Mapping[str, Any]) -> None:
     name = head["name"]
     if name in FORMULA_HEADS:
         raise InvalidSpec(
-            f"Architecture.Head.name: {name} writes formulas, and RecTrain trains lines of text: {SUPPORTED}."
+            f"Architecture.Head.name: {name} writes formulas, and can't be trained here: {SUPPORTED}."
         )
     if name not in ("CTCHead", "MultiHead"):
         raise InvalidSpec(
@@ -84,18 +84,17 @@ def _check_head(head: Mapping[str, Any]) -> None:
 
 
 def _of_distillation(architecture: Mapping[str, Any]) -> str:
-    """What to use instead: the student's own config, told by its backbone."""
+    """What to use instead: the student's own config, told by its backbone and head."""
     models = architecture.get("Models")
-    students = models if isinstance(models, dict) else {}
-    backbones = [
-        one["Backbone"].get("name")
-        for one in students.values()
-        if isinstance(one, dict) and isinstance(one.get("Backbone"), dict)
-    ]
-    own = next((STUDENTS[name] for name in reversed(backbones) if name in STUDENTS), "")
-    instead = own or "the student's own config, with Architecture.Backbone and Head at the top"
+    models = models if isinstance(models, dict) else {}
+    student = next((one for name, one in models.items() if str(name).startswith("Student")), None)
+    parts = student if isinstance(student, dict) else {}
+    backbone, head = (str((parts.get(part) or {}).get("name")) for part in ("Backbone", "Head"))
+    instead = STUDENTS.get(
+        (backbone, head), "the student's own config, with its Backbone and Head in Architecture"
+    )
     return (
-        f"Architecture.Models: distillation trains {' and '.join(map(str, students)) or 'several models'} at "
+        f"Architecture.Models: distillation trains {' and '.join(map(str, models)) or 'several models'} at "
         f"once, and RecTrain trains one: use {instead}."
     )
 

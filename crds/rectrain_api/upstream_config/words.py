@@ -138,9 +138,10 @@ FRACTIONS: Final = frozenset(
 """Last parts of keys that hold fractions, even where a config says 0 or 1."""
 
 STUDENTS: Final = {
-    "MobileNetV1Enhance": "PP-OCRv3_mobile_rec.yml (ch_PP-OCRv3_rec.yml in 2.x)",
-    "PPLCNetV3": "PP-OCRv4_mobile_rec.yml (ch_PP-OCRv4_rec.yml in 2.x)",
-    "SVTRv2": "ch_SVTRv2_rec.yml",
-    "RepSVTR": "ch_RepSVTR_rec.yml",
+    ("MobileNetV1Enhance", "CTCHead"): "ch_PP-OCRv2_rec.yml",
+    ("MobileNetV1Enhance", "MultiHead"): "PP-OCRv3_mobile_rec.yml (ch_PP-OCRv3_rec.yml in 2.x)",
+    ("PPLCNetV3", "MultiHead"): "PP-OCRv4_mobile_rec.yml (ch_PP-OCRv4_rec.yml in 2.x)",
+    ("RepSVTR", "MultiHead"): "ch_RepSVTR_rec.yml",
+    ("repvit_svtr", "MultiHead"): "ch_RepSVTR_rec.yml",
 }
-"""Backbones of upstream's distilled students, and the config that trains one alone."""
+"""Backbones and heads of upstream's distilled students, and the config that trains one alone."""

@@ -181,7 +181,12 @@ def test_other_heads_are_refused_by_their_name(head: str) -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "distilled": (
-        {"Architecture__Models": {"Student": {"Backbone": {"name": "PPLCNetV3"}}, "Teacher": {}}},
+        {
+            "Architecture__Models": {
+                "Student": {"Backbone": {"name": "PPLCNetV3"}, "Head": {"name": "MultiHead"}},
+                "Teacher": {},
+            }
+        },
         r"distillation trains Student and Teacher at once.*use PP-OCRv4_mobile_rec.yml",
     ),
     "1.x": ({"Architecture": {"function": "a.b,C"}}, "PaddleOCR 1.x"),
