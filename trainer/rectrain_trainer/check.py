@@ -15,6 +15,7 @@ import numpy as np
 
 from rectrain_api.errors import DatasetInvalid, InvalidSpec
 from rectrain_api.plan import DataPlan, RunPlan
+from rectrain_api.presets import Scale
 from rectrain_api.report import Stage
 from rectrain_data.checks import DECODED, Checked, Seen, check_set
 from rectrain_data.dictionary import Dictionary
@@ -69,28 +70,49 @@ def time_steps(recipe: Recipe) -> int:
     """How many characters and blanks the model can put side by side: tried, since upstream doesn't say.
 
     Of images of the narrowest of the sampler's sizes: each sample comes in every size one day. In training
-    mode, since some backbones have another number of steps there than when they read.
+    mode, since some backbones have another number of steps there than when they read; whether the network
+    reads at all is tried too.
 
     Raises InvalidSpec for a size that the network doesn't take.
     """
     import paddle
 
     model: Any = build_model(recipe)
-    model.train()
-    fewest = []
     with paddle.no_grad():
-        for scale in recipe.sampler.scales:
-            tensors = [paddle.to_tensor(part) for part in blank_batch(recipe, 2, scale)]
-            try:
-                found = model(tensors[0], data=tensors[1:])
-            except (ValueError, RuntimeError, AssertionError, IndexError) as e:
-                said = str(e).strip().partition("\n")[0]
-                raise InvalidSpec(
-                    f"sampler.scales: {recipe.preset} can't take images of {list(scale)} (width, height), or "
-                    f"labels of {recipe.max_text_length} characters ({said})."
-                ) from e
-            fewest.append(int((found["ctc"] if isinstance(found, dict) else found).shape[1]))
-    return min(fewest)
+        model.train()
+        in_training = {scale: _steps_of(model, recipe, scale) for scale in recipe.sampler.scales}
+        model.eval()
+        _, height, width = recipe.image_shape
+        reading = _steps_of(model, recipe, (width, height))
+    if (trained := in_training.get((width, height), reading)) != reading:
+        log.warning(
+            "The network makes %d steps of an image %d pixels wide in training, and %d when it reads: it "
+            "learns other widths of letters than it will meet.",
+            trained,
+            width,
+            reading,
+        )
+    return min(in_training.values())
+
+
+def _steps_of(model: Any, recipe: Recipe, scale: Scale) -> int:
+    """At one size, in the mode that the model is in. Raises InvalidSpec."""
+    import paddle
+
+    tensors = [paddle.to_tensor(part) for part in blank_batch(recipe, 2, scale)]
+    try:
+        found = model(tensors[0], data=tensors[1:])
+        steps = int((found["ctc"] if isinstance(found, dict) else found).shape[1])
+        if not steps:
+            raise ValueError("nothing is left of them")
+    except (ValueError, RuntimeError, AssertionError, IndexError) as e:
+        said = str(e).strip().partition("\n")[0]
+        mode = "be trained on" if model.training else "read"
+        raise InvalidSpec(
+            f"{recipe.preset} can't {mode} images of {list(scale)} (width, height) with labels of "
+            f"{recipe.max_text_length} characters: choose another size or other sampler.scales ({said})."
+        ) from e
+    return steps
 
 
 # -- looking

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import yaml
 
 from rectrain_trainer.config import Recipe
@@ -64,7 +65,7 @@ def export(
         set_params(model, params)
         model.eval()
         with interrupt.deferred():  # an exception within Paddle's tracer ends in a segmentation fault
-            _save_network(model, recipe, folder)
+            _save_network(_deployable(model, recipe, params), recipe, folder)
         interrupt.check()
         (folder / "inference.yml").write_text(inference_yml(recipe), encoding="utf-8")
         card = asdict(card_of(recipe, names))
@@ -120,6 +121,64 @@ def inference_yml(recipe: Recipe) -> str:
         "PostProcess": {"name": "CTCLabelDecode", "character_dict": list(recipe.characters)},
     }
     return yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
+
+
+def _deployable(model: Any, recipe: Recipe, params: Mapping[str, Any]) -> Any:
+    """The same network as engines run it best: another copy, so that what was trained is there to compare
+    with; the model itself where there is nothing to do.
+
+    Layers whose branches can be one (PPLCNetV3) are folded, as upstream's export does it. STN's resize, which
+    fails under oneDNN, is a product of matrices.
+    """
+    import paddle
+
+    transform = recipe.architecture.get("Transform") or {}
+    straightens = transform.get("name") == "STN_ON"
+    if not straightens and not any(hasattr(layer, "rep") for layer in model.sublayers()):
+        return model
+    copied = build_model(recipe)
+    set_params(copied, params)
+    copied.eval()
+    with paddle.utils.unique_name.guard("deployed_"):  # what is made now mustn't be called as what is there
+        for layer in copied.sublayers():
+            if hasattr(layer, "rep") and not getattr(layer, "is_repped", False):
+                layer.rep()
+        if straightens:
+            copied.transform = _resized_by_products(copied.transform, recipe.image_shape)
+    return copied
+
+
+def _resized_by_products(stn: Any, image_shape: Sequence[int]) -> Any:
+    """Upstream's STN_ON for images of exactly this shape."""
+    import paddle
+
+    _, height, width = image_shape
+
+    class Straightened(paddle.nn.Layer):
+        """Its network finds the points in a small copy of the image, and the image is bent by them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stn_head, self.tps = stn.stn_head, stn.tps
+            self.out_channels = stn.out_channels
+            small_height, small_width = stn.tps_inputsize
+            self.register_buffer("down", paddle.to_tensor(_corners_aligned(height, small_height)))
+            self.register_buffer("across", paddle.to_tensor(_corners_aligned(width, small_width).T))
+
+        def forward(self, image: Any) -> Any:
+            ops: Any = paddle
+            _, points = self.stn_head(ops.matmul(ops.matmul(self.down, image), self.across))
+            return self.tps(image, points)[0]
+
+    straightened = Straightened()
+    straightened.eval()
+    return straightened
+
+
+def _corners_aligned(size: int, wanted: int) -> "np.ndarray[Any, np.dtype[np.float32]]":
+    """`wanted` x `size`: linear interpolation that leaves the first and the last where they are."""
+    at = np.arange(wanted) * (size - 1) / (wanted - 1)
+    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(size)[None])).astype(np.float32)
 
 
 def _save_network(model: Any, recipe: Recipe, folder: Path) -> None:

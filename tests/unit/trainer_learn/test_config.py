@@ -1,9 +1,11 @@
 """What is trained follows from plan and dictionary; what can't work is refused with a way out."""
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,53 @@ def test_a_label_has_to_fit_the_narrowest_size() -> None:
     assert time_steps(make_recipe("crnn_mv3")) == 25
     wide_and_narrow = {"sampler.scales": "[[100,32],[64,32],[160,32]]"}
     assert time_steps(make_recipe("crnn_mv3", overrides=wide_and_narrow)) == 16
+
+
+@pytest.mark.parametrize(
+    ("preset", "widths", "steps"),
+    [
+        pytest.param("crnn_mv3", (64, 100, 160, 320), lambda width: width // 4, id="crnn"),
+        pytest.param("pp_ocrv3_mobile", (64, 160, 320, 640), lambda width: width // 8, id="v3"),
+        pytest.param("pp_ocrv5_mobile", (160, 320, 640), lambda _: 40, id="v5-pools-in-training"),
+    ],
+)
+def test_time_steps_of_a_width(preset: str, widths: tuple[int, ...], steps: Callable[[int], int]) -> None:
+    """The narrowest size bounds the label."""
+    height = presets.load(preset).image_shape[1]
+    for width in widths:
+        recipe = make_recipe(preset, overrides={"sampler.scales": f"[[{width},{height}]]"})
+        assert time_steps(recipe) == steps(width)
+
+
+def test_a_height_that_a_network_cannot_read_is_refused() -> None:
+    """Its evaluation would break, an epoch later."""
+    recipe = make_recipe("crnn_mv3")
+    with pytest.raises(InvalidSpec, match=r"can't read images of \[100, 64\]"):
+        time_steps(dataclasses.replace(recipe, image_shape=(3, 64, 100)))
+
+
+def test_a_network_that_reads_in_other_steps_than_it_is_trained_with_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wide = make_recipe("pp_ocrv5_mobile", width=640, overrides={"sampler.scales": "[[640,48]]"})
+    assert time_steps(wide) == 40
+    assert "makes 40 steps of an image 640 pixels wide in training, and 80 when it reads" in caplog.text
+    caplog.clear()
+    time_steps(make_recipe("crnn_mv3"))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("preset", sorted(presets.all_presets()))
+def test_a_heads_classes_follow_the_dictionary_as_upstream_counts_them(preset: str) -> None:
+    recipe = make_recipe(preset, use_space_char=True)
+    head = recipe.architecture["Head"]
+    if head["name"] == "CTCHead":
+        assert head["out_channels"] == 12
+    elif preset == "pp_ocrv3_mobile":
+        assert head["out_channels_list"] == {"CTCLabelDecode": 12, "SARLabelDecode": 14}
+        assert recipe.loss["loss_config_list"][1] == {"SARLoss": {"ignore_index": 13}}
+    else:
+        assert head["out_channels_list"] == {"CTCLabelDecode": 12, "NRTRLabelDecode": 15}
 
 
 @pytest.mark.parametrize(
