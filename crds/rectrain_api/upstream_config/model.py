@@ -8,6 +8,8 @@ from rectrain_api.errors import InvalidSpec
 from rectrain_api.upstream_config.words import FORMULA_HEADS, GUIDES, STUDENTS
 
 SUPPORTED: Final = "RecTrain trains CTCHead, and MultiHead of CTCHead with NRTRHead or SARHead"
+STRAIGHTENED: Final = "STN_ON"
+"""Upstream's transform that is exported and read alike."""
 
 
 def check_model(content: Mapping[str, Any]) -> None:
@@ -22,6 +24,12 @@ def check_model(content: Mapping[str, Any]) -> None:
         if not isinstance(architecture.get(name), dict) or not architecture[name].get("name"):
             raise InvalidSpec(f"Architecture.{name} must be a section with a name.")
     _check_head(architecture["Head"])
+    transform = (architecture.get("Transform") or {}).get("name")
+    if transform not in (None, STRAIGHTENED):
+        raise InvalidSpec(
+            f"Architecture.Transform.name: {transform} can't be used here, since Paddle 3 can't load what it "
+            f"is exported to: set Transform to null, or to {STRAIGHTENED} as in upstream's rec_svtrnet.yml."
+        )
     guided = architecture["Head"]["name"] == "MultiHead"
     loss, wanted = content["Loss"].get("name"), "MultiLoss" if guided else "CTCLoss"
     if loss != wanted:

@@ -203,6 +203,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"Train__dataset__transforms": [{"MultiLabelEncode": None}]},
         "labels must be encoded by CTCLabelEncode",
     ),
+    "TPS": ({"Architecture__Transform": {"name": "TPS"}}, "Transform.name: TPS can't be used .* null"),
     "center loss": ({"Loss": {"name": "CombinedLoss"}}, "Loss.name: CombinedLoss can't be trained here"),
 }
 

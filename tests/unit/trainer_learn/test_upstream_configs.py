@@ -1,5 +1,6 @@
 """Configs of PaddleOCR, built by its own code."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -7,12 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rectrain_api.errors import InvalidSpec
 from rectrain_api.plan import ConfigText, plan
 from rectrain_api.spec import RecTrainingJob
 from rectrain_local.assets.cache import Cache
 from rectrain_trainer.config import Recipe, resolve
+from rectrain_trainer.export import inference_yml
 from rectrain_trainer.model import build_model, build_optimizer
 from tests.support.paddleocr37 import paddleocr_37
 from tests.support.plans import make_manifest
@@ -33,6 +36,17 @@ def test_a_part_that_this_paddleocr_lacks_is_named() -> None:
         InvalidSpec, match=r"^Architecture: Backbone PPLCNetV4 isn't in the PaddleOCR that .*HOME"
     ):
         build_model(recipe("ppocrv6_medium.yml"))
+
+
+def test_the_export_has_the_configs_name_where_paddleocr_knows_it() -> None:
+    def name_of(config: Recipe) -> str:
+        return str(yaml.safe_load(inference_yml(config))["Global"]["model_name"])
+
+    thai = recipe("ppocrv5_th.yaml")
+    assert name_of(thai) == "th_PP-OCRv5_mobile_rec"
+    assert name_of(recipe("crnn.yml")) == "en_PP-OCRv5_mobile_rec"
+    turned = dataclasses.replace(thai, preset="arabic_PP-OCRv5_mobile_rec")
+    assert name_of(turned) == "en_PP-OCRv5_mobile_rec", "under its name, PaddleX turns texts around"
 
 
 def test_a_neck_that_this_paddleocr_lacks_is_named() -> None:
