@@ -23,12 +23,8 @@ class Amp:
     """Precision of the forward pass, and the factor of the loss."""
 
     def __init__(self, config: AmpConfig) -> None:
-        import paddle
-
         self._config = config
-        self._scaler = paddle.amp.GradScaler(
-            init_loss_scaling=config.scale_loss, use_dynamic_loss_scaling=config.use_dynamic_loss_scaling
-        )
+        self._scaler = _scaler(config)
 
     @classmethod
     def of(cls, config: AmpConfig | None) -> "Amp | None":
@@ -70,6 +66,32 @@ class Amp:
         whole: Any = self._scaler.state_dict()
         counts = {name: state[name] for name in _COUNTS}
         self._scaler.load_state_dict(whole | counts | {"scale": np.array([state["scale"]], np.float32)})
+
+
+def _scaler(config: AmpConfig) -> Any:
+    """Paddle's own, but for what it says of an overflow: on stdout, and in a way that NumPy 2.4 refuses."""
+    import paddle
+
+    class Scaler(paddle.amp.GradScaler):
+        _scale: Any
+        _cache_found_inf: Any
+        _incr_count: int
+        _decr_count: int
+
+        def _update(self) -> None:
+            if self._cache_found_inf:
+                self._incr_count, self._decr_count = 0, self._decr_count + 1
+                if self._decr_count == self._decr_every_n_nan_or_inf:
+                    self._scale, self._decr_count = self._scale * self._decr_ratio, 0
+                    log.info("A gradient overflowed: a step is left out, and losses are scaled by less.")
+            else:
+                self._incr_count, self._decr_count = self._incr_count + 1, 0
+                if self._incr_count == self._incr_every_n_steps:
+                    self._scale, self._incr_count = self._scale * self._incr_ratio, 0
+
+    return Scaler(
+        init_loss_scaling=config.scale_loss, use_dynamic_loss_scaling=config.use_dynamic_loss_scaling
+    )
 
 
 def on_gpu() -> bool:

@@ -178,7 +178,9 @@ def _resized_by_products(stn: Any, image_shape: Sequence[int]) -> Any:
 def _corners_aligned(size: int, wanted: int) -> "np.ndarray[Any, np.dtype[np.float32]]":
     """`wanted` x `size`: linear interpolation that leaves the first and the last where they are."""
     at = np.arange(wanted) * (size - 1) / (wanted - 1)
-    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(size)[None])).astype(np.float32)
+    weights: np.ndarray[Any, np.dtype[np.float64]] = 1 - np.abs(at[:, None] - np.arange(size)[None])
+    weights[weights < 0] = 0
+    return weights.astype(np.float32)
 
 
 def _save_network(model: Any, recipe: Recipe, folder: Path) -> None:
