@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
+import yaml
 
-from rectrain_api.presets import all_presets
 from rectrain_trainer.configs import named, tables
 from rectrain_trainer.ending import ending_in_a_sentence
 
@@ -20,25 +20,19 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("-o", "--override", help="KEY=VALUE, as model.overrides has it; may be given again."),
 ]
+_SIZES: Final = Path(__file__).parents[1] / "preset_sizes.yaml"
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Say more, with tracebacks.")]
 
 
 @app.command("list")
-def list_(
-    parameters: Annotated[
-        bool, typer.Option("--parameters", help="Build each to count its weights (half a minute).")
-    ] = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Every preset, and PaddleOCR's names for them."""
+def list_(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Every preset with its size, and PaddleOCR's names for them."""
     with ending_in_a_sentence(debug):
-        counted = _count(list(all_presets())) if parameters else {}
         if as_json:
-            _print_json(tables.rows_of_presets(counted))
+            _print_json(tables.rows_of_presets(_sizes()))
         else:
-            tables.show_presets(counted)
+            tables.show_presets(_sizes())
 
 
 @app.command()
@@ -128,8 +122,12 @@ def _said_of(found: named.Named, parameters: int) -> list[str]:
     ]
 
 
-def _count(presets: list[str]) -> dict[str, int]:
-    return {name: _parameters(named.find(name)) for name in presets}
+def _sizes() -> tables.Sizes:
+    """What `rectrain_trainer.preset_sizes` has counted and timed."""
+    if not _SIZES.is_file():
+        return {}
+    sizes: tables.Sizes = yaml.safe_load(_SIZES.read_text("utf-8"))["presets"]
+    return sizes
 
 
 def _parameters(found: named.Named) -> int:

@@ -10,11 +10,13 @@ from rich.text import Text
 
 from rectrain_api.presets import Preset, all_presets
 
+Sizes = dict[str, dict[str, float]]
+"""By preset: parameters, exportedMb, readMs (an image, on one core)."""
 _PIPE_WIDTH: Final = 10_000
 """Nothing is folded where there is no terminal."""
 
 
-def rows_of_presets(parameters: dict[str, int]) -> list[dict[str, Any]]:
+def rows_of_presets(sizes: Sizes) -> list[dict[str, Any]]:
     """Every preset, and each of PaddleOCR's names for it."""
     return [
         {
@@ -25,7 +27,7 @@ def rows_of_presets(parameters: dict[str, int]) -> list[dict[str, Any]]:
             "epochs": preset.epochs,
             "batchSize": preset.batch_size,
             "learningRate": preset.learning_rate,
-            **({"parameters": parameters[preset.name]} if preset.name in parameters else {}),
+            **sizes.get(preset.name, {}),
             "aliases": [
                 {"name": alias.name, **({"dictionary": alias.dictionary} if alias.dictionary else {})}
                 for alias in preset.aliases
@@ -35,7 +37,7 @@ def rows_of_presets(parameters: dict[str, int]) -> list[dict[str, Any]]:
     ]
 
 
-def show_presets(parameters: dict[str, int]) -> None:
+def show_presets(sizes: Sizes) -> None:
     """Presets, then the names that PaddleOCR has for them."""
     console = _console()
     columns = [
@@ -45,9 +47,9 @@ def show_presets(parameters: dict[str, int]) -> None:
         "epochs",
         "batch",
         "rate",
-        *(["parameters", "size"] if parameters else []),
+        *(["parameters", "exported", "reads"] if sizes else []),
     ]
-    console.print(_table(columns, [_row(p, parameters) for p in all_presets().values()]))
+    console.print(_table(columns, [_row(p, sizes.get(p.name)) for p in all_presets().values()]))
     aliases = [
         [alias.name, preset.name, alias.dictionary or ""]
         for preset in all_presets().values()
@@ -57,12 +59,19 @@ def show_presets(parameters: dict[str, int]) -> None:
     console.print(_table(["PaddleOCR's name", "preset", "dictionary"], aliases))
 
 
-def _row(preset: Preset, parameters: dict[str, int]) -> list[str]:
+def _row(preset: Preset, size: dict[str, float] | None) -> list[str]:
     _, height, width = preset.image_shape
     sampler = preset.config.sampler
     sizes = f", {len(sampler.scales)} sizes" if sampler and len(sampler.scales) > 1 else ""
-    count = parameters.get(preset.name)
-    known = [] if count is None else [f"{count / 1e6:.2f} M", f"{count * 4 / 1e6:.0f} MB"]
+    known = (
+        [
+            f"{size['parameters'] / 1e6:.2f} M",
+            f"{size['exportedMb']:g} MB",
+            f"{size['readMs']:g} ms",
+        ]
+        if size
+        else []
+    )
     return [
         preset.name,
         f"{height}x{width}{sizes}",
