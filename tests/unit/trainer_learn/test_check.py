@@ -256,6 +256,19 @@ SCHEDULES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
             "is longer than the run; raise training.epochs, or shorten the schedule (model.overrides)"
         ],
     ),
+    "the last epoch among the steps, as upstream's PP-OCRv2 has it": (
+        {},
+        {"decay_epochs": [2, 3], "values": [0.001, 0.0001]},
+        [],
+    ),
+    "a value for the last epoch, which never comes": (
+        {},
+        {"decay_epochs": [3], "values": [0.001, 0.0001]},
+        [
+            "RD023 at Optimizer.lr.decay_epochs (until epoch 3, of 3): the schedule of the learning rate is "
+            "longer than the run; raise training.epochs, or shorten the schedule (model.overrides)"
+        ],
+    ),
 }
 
 
