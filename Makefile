@@ -56,12 +56,14 @@ check: $(READY) ## Lint (code, Dockerfiles, workflow), types, import contracts, 
 	@PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m rectrain_local.assets actionlint -pyflakes= .github/workflows/*.yaml
 	@$(BIN)/python -m rectrain_api.crd --check
 	@$(BIN)/python -m charts.generate --check
+	@$(BIN)/python -m rectrain_trainer.preset_page --check
 	@test ! -e operator/__init__.py || { \
 	  echo "operator/__init__.py shadows the standard library's operator: remove it." >&2; exit 1; }
 
-crds: $(READY) ## Write the CRD and the chart's generated files from the models
+crds: $(READY) ## Write the CRD, the chart's generated files and the page of the presets from the models
 	@$(BIN)/python -m rectrain_api.crd
 	@$(BIN)/python -m charts.generate
+	@$(BIN)/python -m rectrain_trainer.preset_page
 
 images: ## Build the images rectrain-operator and rectrain-trainer with docker, podman or buildah
 	@images/build

@@ -65,7 +65,7 @@ def export(
         set_params(model, params)
         model.eval()
         with interrupt.deferred():  # an exception within Paddle's tracer ends in a segmentation fault
-            _save_network(_deployable(model, recipe, params), recipe, folder)
+            save_network(deployable(model, recipe, params), recipe, folder)
         interrupt.check()
         (folder / "inference.yml").write_text(inference_yml(recipe), encoding="utf-8")
         card = asdict(card_of(recipe, names))
@@ -123,7 +123,7 @@ def inference_yml(recipe: Recipe) -> str:
     return yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
 
 
-def _deployable(model: Any, recipe: Recipe, params: Mapping[str, Any]) -> Any:
+def deployable(model: Any, recipe: Recipe, params: Mapping[str, Any]) -> Any:
     """The same network as engines run it best: another copy, so that what was trained is there to compare
     with; the model itself where there is nothing to do.
 
@@ -183,7 +183,8 @@ def _corners_aligned(size: int, wanted: int) -> "np.ndarray[Any, np.dtype[np.flo
     return weights.astype(np.float32)
 
 
-def _save_network(model: Any, recipe: Recipe, folder: Path) -> None:
+def save_network(model: Any, recipe: Recipe, folder: Path) -> None:
+    """Paddle's two files, of the network alone."""
     import paddle
 
     channels, height, width = recipe.image_shape

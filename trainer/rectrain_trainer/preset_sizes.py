@@ -1,12 +1,14 @@
 """Counts and times the presets: `python -m rectrain_trainer.preset_sizes`.
 
-Writes `preset_sizes.yaml`, which the page of the presets (`docs/reference/presets.md`) is made from. Times are
-of the machine that it runs on, so they are taken by hand; what is counted is held to by a test.
+Writes `preset_sizes.yaml`, which `docs/reference/presets.md` is made from (rectrain_trainer.preset_page).
+Times are of the machine that it runs on, so they are taken by hand; what is counted is held to by a test.
 """
 
 import datetime
+import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import yaml
 from rectrain_api import presets
 from rectrain_api.plan import EvalInterval, ModelPlan, TrainingPlan
 from rectrain_trainer.config import Recipe, resolve
+from rectrain_trainer.export import deployable, save_network
 from rectrain_trainer.model import build_model
 
 FILE: Final = Path(__file__).with_name("preset_sizes.yaml")
@@ -29,21 +32,38 @@ def main() -> None:
     """Count and time every preset here, on one core."""
     from rectrain_trainer.device import configure_device
 
+    os.environ["OMP_NUM_THREADS"] = "1"
     configure_device(0)
-    found = {"measured": {"on": _cpu(), "date": datetime.datetime.now(datetime.UTC).date().isoformat()}}
-    found["presets"] = {name: {**count(name), "readMs": _timed(name)} for name in presets.all_presets()}
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    sizes = {name: measured(name) for name in presets.all_presets()}
+    found = {"measured": {"cpu": _cpu(), "date": today}, "presets": sizes}
     FILE.write_text(yaml.safe_dump(found, sort_keys=False), encoding="utf-8")
 
 
-def count(name: str) -> dict[str, int]:
-    """Parameters: all that are trained, and those that an export keeps; for ten characters."""
-    model = build_model(_recipe(name))
-    parts = [(key, int(tensor.size)) for key, tensor in model.named_parameters()]
-    guides = ("head.gtc_head.", "head.before_gtc.", "head.sar_head.", "backbone.fc.", "backbone.last_conv.")
+def count(name: str) -> int:
+    """Parameters that are trained, for ten characters."""
+    return sum(int(parameter.size) for parameter in build_model(_recipe(name)).parameters())
+
+
+def measured(name: str) -> dict[str, float]:
+    """All that there is to know of one preset."""
+    recipe = _recipe(name)
+    model: Any = build_model(recipe)
+    model.eval()
+    params = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+    network = deployable(model, recipe, params)
     return {
-        "trained": sum(size for _, size in parts),
-        "exported": sum(size for key, size in parts if not key.startswith(guides)),
+        "parameters": count(name),
+        "exportedMb": _exported(network, recipe),
+        "readMs": _timed(network, recipe),
     }
+
+
+def _exported(network: Any, recipe: Recipe) -> float:
+    """Megabytes of its weights for deployment."""
+    with tempfile.TemporaryDirectory(prefix="rectrain-sizes-") as folder:
+        save_network(network, recipe, Path(folder))
+        return round(Path(folder, "inference.pdiparams").stat().st_size / 1e6, 1)
 
 
 def _recipe(name: str) -> Recipe:
@@ -66,20 +86,17 @@ def _recipe(name: str) -> Recipe:
     return resolve(model, training, CHARACTERS)
 
 
-def _timed(name: str) -> float:
-    """Milliseconds to read one image of the preset's size."""
+def _timed(network: Any, recipe: Recipe) -> float:
+    """Milliseconds of CPU time to read one image of the preset's size."""
     import paddle
 
-    recipe = _recipe(name)
-    model: Any = build_model(recipe)
-    model.eval()
     images = paddle.zeros([1, *recipe.image_shape])
 
     def runs() -> Iterator[float]:
         for _ in range(_RUNS + 1):
-            began = time.perf_counter()
-            model(images).numpy()
-            yield time.perf_counter() - began
+            began = time.process_time()
+            network(images).numpy()
+            yield time.process_time() - began
 
     with paddle.no_grad():
         _, *seconds = runs()  # the first one only warms up

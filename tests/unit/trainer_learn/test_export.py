@@ -98,7 +98,7 @@ def test_told_to_stop_while_paddle_traces(
         interrupt._on_signal(signal.SIGTERM, None)
         traced.append(True)
 
-    monkeypatch.setattr(export_module, "_save_network", trace)
+    monkeypatch.setattr(export_module, "save_network", trace)
     params = build_model(done.recipe).state_dict()
     with pytest.raises(Interrupted):
         export(done.recipe, params, tmp_path, EvalSet(done.recipe, loose(digits)), interrupt)

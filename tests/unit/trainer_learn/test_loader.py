@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from rectrain_api.errors import DatasetInvalid, InputMissing, InternalError
+from rectrain_trainer import upstream
 from rectrain_trainer.loader import Batch, BatchMaker, Loader, Task
+from rectrain_trainer.model import dictionary_section
+from tests.unit.trainer_learn.digits import draw
 from tests.unit.trainer_learn.recipes import RECAUG, loose, make_recipe
 
 
@@ -98,6 +101,25 @@ def test_joined_samples_depend_on_seed_epoch_and_sample_alone_and_none_is_left_o
         assert all(0 < ratio <= 1 for ratio in ratios)
         for row, text, n in zip(guide, ctc, lengths, strict=True):
             assert row[: n + 2].tolist() == [2, *(text[:n] + 3), 3]
+
+
+def test_a_guided_model_trains_labels_of_the_longest_text(tmp_path: Path) -> None:
+    """Upstream's encoder takes the guide's begin and end off it."""
+    digits = "1234567890" * 3
+    (tmp_path / "a.png").write_bytes(draw(digits[:25], random.Random(1)))
+    (tmp_path / "labels.txt").write_text(f"a.png\t{digits[:25]}\n")
+    recipe = make_recipe("pp_ocrv5_mobile")
+    with Loader(recipe, loose(tmp_path)) as loader:
+        (batch,) = loader.batches(0)
+    _, ctc, guide, lengths, _ = batch
+    assert lengths.tolist() == [25]
+    assert (ctc[0, :3].tolist(), guide[0, :3].tolist(), guide[0, 26]) == ([2, 3, 4], [2, 5, 6], 3)
+    refusing = upstream.load().create_operators(
+        [{"MultiLabelEncode": {"gtc_encode": "NRTRLabelEncode", "max_text_length": 25}}],
+        dictionary_section(recipe.characters, tmp_path, use_space_char=False),
+    )[0]
+    assert refusing({"image": None, "label": digits[:24]}) is None
+    assert refusing({"image": None, "label": digits[:23]}) is not None
 
 
 def test_what_is_joined_fits_the_longest_text(digits: Path) -> None:

@@ -7,8 +7,10 @@ something. The server's models, and every dictionary, are in `tests/chaos/test_p
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rectrain_api import presets
+from rectrain_trainer import preset_sizes
 from rectrain_trainer.consumer import VARIABLE
 from rectrain_trainer.evaluate import EvalSet, evaluate
 from rectrain_trainer.loader import Loader
@@ -80,6 +82,13 @@ def test_a_guided_model_goes_on_as_if_it_hadnt_stopped(few: Path) -> None:
         rest = [row.loss for step in train(second, loader, fetch_every=1) for row in step.losses]
     assert len(losses) == 4
     assert rest == losses[2:]
+
+
+@pytest.mark.parametrize("name", sorted(presets.all_presets()))
+def test_the_page_tells_how_many_parameters_there_are(name: str) -> None:
+    """Otherwise: python -m rectrain_trainer.preset_sizes, then make crds."""
+    sizes = yaml.safe_load(preset_sizes.FILE.read_text())["presets"]
+    assert sizes[name]["parameters"] == preset_sizes.count(name)
 
 
 def test_a_model_for_lines_has_all_of_upstreams_names() -> None:
