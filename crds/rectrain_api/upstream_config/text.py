@@ -11,7 +11,8 @@ import yaml
 
 from rectrain_api.errors import InvalidSpec
 
-MOST_BYTES: Final = 256 << 10
+MOST_BYTES: Final = 96 << 10
+"""Less than an environment variable may have, by which it comes to a pod."""
 MOST_NODES: Final = 20_000
 DEEPEST: Final = 32
 _PLAIN: Final = frozenset(
