@@ -1,5 +1,5 @@
 """`rectrain-trainer`: run a job (in a pod, or a manifest on a laptop), read images with its model, or look
-into its checkpoints (`rectrain_trainer.checkpoints`).
+into its checkpoints (`rectrain_trainer.checkpoints`) or at models (`rectrain_trainer.configs`).
 
 The pod's command is `rectrain-trainer run --plan /etc/rectrain/plan/run.json`. Imports stay light: what
 needs Paddle is imported by the child, or when it is used.
@@ -18,7 +18,7 @@ from rectrain_api.errors import UsageError
 from rectrain_api.exit_codes import EX_USAGE, outcome_of
 from rectrain_api.report import TerminationResult
 from rectrain_data.interrupts import Interrupts
-from rectrain_trainer import checkpoints
+from rectrain_trainer import checkpoints, configs
 from rectrain_trainer.child import read_plan
 from rectrain_trainer.complaint import complain, meant
 from rectrain_trainer.console import set_up_logging
@@ -39,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(checkpoints.app, name="checkpoints")
+app.add_typer(configs.app, name="config")
 Debug = Annotated[bool, typer.Option("--debug", help="Say more, with tracebacks.")]
 
 

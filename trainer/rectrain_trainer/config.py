@@ -306,7 +306,8 @@ def _sized(recipe: Recipe) -> dict[str, Any]:
             raise InvalidSpec(
                 f"SVTRNet takes height in steps of 16, width in steps of 4, not {height}x{width}."
             )
-        architecture["Backbone"] |= {"img_size": [height, width], "out_char_num": width // 4}
+        backbone = architecture["Backbone"]
+        backbone |= {"img_size": [height, width], "out_char_num": backbone.get("out_char_num", width // 4)}
     return architecture
 
 

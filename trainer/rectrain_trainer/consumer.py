@@ -13,8 +13,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import yaml
+
 MASQUERADE: Final = "en_PP-OCRv5_mobile_rec"
 """PaddleX only loads models under names that it knows."""
+_KNOWN: Final = frozenset(
+    [
+        "PP-OCRv3_mobile_rec",
+        "en_PP-OCRv3_mobile_rec",
+        "korean_PP-OCRv3_mobile_rec",
+        "japan_PP-OCRv3_mobile_rec",
+        "chinese_cht_PP-OCRv3_mobile_rec",
+        "te_PP-OCRv3_mobile_rec",
+        "ka_PP-OCRv3_mobile_rec",
+        "ta_PP-OCRv3_mobile_rec",
+        "latin_PP-OCRv3_mobile_rec",
+        "cyrillic_PP-OCRv3_mobile_rec",
+        "devanagari_PP-OCRv3_mobile_rec",
+        "PP-OCRv4_mobile_rec",
+        "PP-OCRv4_server_rec",
+        "PP-OCRv4_server_rec_doc",
+        "en_PP-OCRv4_mobile_rec",
+        "ch_SVTRv2_rec",
+        "ch_RepSVTR_rec",
+        "PP-OCRv5_server_rec",
+        "PP-OCRv5_mobile_rec",
+        "latin_PP-OCRv5_mobile_rec",
+        "eslav_PP-OCRv5_mobile_rec",
+        "korean_PP-OCRv5_mobile_rec",
+        "en_PP-OCRv5_mobile_rec",
+        "el_PP-OCRv5_mobile_rec",
+        "th_PP-OCRv5_mobile_rec",
+        "cyrillic_PP-OCRv5_mobile_rec",
+        "devanagari_PP-OCRv5_mobile_rec",
+        "ta_PP-OCRv5_mobile_rec",
+        "te_PP-OCRv5_mobile_rec",
+    ]
+)
+"""Those names (paddlex/modules/text_recognition/model_list.py of 3.7.2), but for Arabic's: under them PaddleX
+turns what it reads around."""
 VARIABLE: Final = "RECTRAIN_PADDLEOCR_PYTHON"
 LIMIT_S: Final = 600.0
 WIDEST: Final = 3200
@@ -33,6 +70,11 @@ class Consumer:
     """Why it read nothing, or not all; empty when it did."""
 
 
+def loads_as(name: str) -> str:
+    """The name under which it loads a model that its config names so."""
+    return name if name in _KNOWN else MASQUERADE
+
+
 def width_of(columns: int, rows: int, image_shape: Sequence[int], widest: int = WIDEST) -> int:
     """How wide it makes an image (PaddleX's OCRReisizeNormImg): at least as the model says, else by the
     image's own ratio."""
@@ -48,6 +90,7 @@ def named() -> str:
 def read_files(folder: Path, images: Sequence[bytes]) -> Consumer:
     """What it reads in these encoded images with the model in `folder`, by the interpreter that is named."""
     python = named()
+    model_name = yaml.safe_load((folder / "inference.yml").read_text("utf-8"))["Global"]["model_name"]
     with tempfile.TemporaryDirectory(prefix="rectrain-paddleocr-") as scratch:
         paths = [Path(scratch, f"{i:05d}.png") for i in range(len(images))]  # OpenCV looks at the content
         for path, data in zip(paths, images, strict=True):
@@ -61,7 +104,7 @@ def read_files(folder: Path, images: Sequence[bytes]) -> Consumer:
         }
         try:
             done = subprocess.run(
-                [python, "-I", "-X", "utf8", str(_READER), MASQUERADE, str(folder)],
+                [python, "-I", "-X", "utf8", str(_READER), model_name, str(folder)],
                 input="\n".join(map(str, paths)),
                 env=env,
                 capture_output=True,

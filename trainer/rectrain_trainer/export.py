@@ -2,7 +2,7 @@
 
 Called by the export stage. Three files are Paddle's (inference.json,
 inference.pdiparams) and PaddleOCR's (inference.yml, written so that PyPI paddleocr's
-`TextRecognition(model_name=MASQUERADE, model_dir=...)` loads it); rectrain.json is ours, for `predict`;
+`TextRecognition(model_name=loads_as(...), model_dir=...)` loads it); rectrain.json is ours, for `predict`;
 inference.onnx is for everything else. `model_card` adds the files for people.
 
 A network of fixed width gets a squeeze in front: PaddleOCR widens its input to the image's own ratio, and a
@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from rectrain_trainer.config import Recipe
-from rectrain_trainer.consumer import MASQUERADE
+from rectrain_trainer.consumer import loads_as
 from rectrain_trainer.evaluate import EvalSet
 from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.model import build_model, set_params
@@ -116,7 +116,7 @@ def inference_yml(recipe: Recipe) -> str:
         {"KeepKeys": {"keep_keys": ["image", "label_ctc", "label_gtc", "length", "valid_ratio"]}},
     ]
     content = {
-        "Global": {"model_name": MASQUERADE},
+        "Global": {"model_name": loads_as(recipe.preset)},
         "PreProcess": {"transform_ops": operators},
         "PostProcess": {"name": "CTCLabelDecode", "character_dict": list(recipe.characters)},
     }

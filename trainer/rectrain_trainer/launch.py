@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from rectrain_api.errors import UsageError
-from rectrain_api.plan import RunPlan
+from rectrain_api.plan import PlanFrame
 from rectrain_api.report import TerminationResult
 from rectrain_trainer.flight import FlightRecorder
 from rectrain_trainer.gang import supervise_pod
@@ -14,7 +14,7 @@ from rectrain_trainer.supervisor import supervise, trainer_command
 
 
 def launch(
-    plan: RunPlan,
+    plan: PlanFrame,
     seat: Seat | None,
     arguments: Sequence[str],
     until: Until,

@@ -12,7 +12,7 @@ from rectrain_api.plan import RunPlan
 from rectrain_data.transfer import sha256_file
 from rectrain_trainer import upstream
 from rectrain_trainer.config import Recipe
-from rectrain_trainer.consumer import MASQUERADE, WIDEST
+from rectrain_trainer.consumer import WIDEST, loads_as
 from rectrain_trainer.export import README, SUMS, Exported
 from rectrain_trainer.figures import MEANING
 from rectrain_trainer.onnx_export import ONNX, OPSET
@@ -68,7 +68,7 @@ With PaddleOCR 3.x (`model_name` is a name that it knows; the model is this one)
 
 ```python
 from paddleocr import TextRecognition
-model = TextRecognition(model_name="{MASQUERADE}", model_dir=".")
+model = TextRecognition(model_name="{loads_as(recipe.preset)}", model_dir=".")
 print(model.predict("image.png")[0]["rec_text"])
 ```
 

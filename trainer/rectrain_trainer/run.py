@@ -3,7 +3,8 @@
     look at the run's place → stage → check, try a step → meet the other ranks → take the attempt → resume
     → train → publish
 
-Called by the child alone. The place is looked at first (whose is it, is it done, can it be written), since
+Called by the child alone. A model's config is read before all of it, since the place is looked at with the
+resolved plan. The place is looked at first (whose is it, is it done, can it be written), since
 that costs nothing; the attempt's number is taken after the checks, since an attempt that never could
 train should leave no trace in the log and fence nobody.
 """
@@ -21,7 +22,7 @@ from typing import Any, Final
 import yaml
 
 from rectrain_api.errors import InputMissing, NoProgress, RectrainError
-from rectrain_api.plan import RunPlan
+from rectrain_api.plan import Plan, RunPlan, epochs_of
 from rectrain_api.records import AttemptEnd
 from rectrain_api.run_log import RunLog, check_plan
 from rectrain_api.run_state import ROLLED_BACK, UNPRODUCTIVE_LIMIT, RunState
@@ -56,6 +57,7 @@ from rectrain_trainer.smoke import smoke_test
 from rectrain_trainer.stage import Staged, stage
 from rectrain_trainer.surroundings import log_surroundings
 from rectrain_trainer.trial import Trial
+from rectrain_trainer.unresolved import resolved
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ WAITING: Final = "Waiting for the other ranks of the run."
 class Run:
     """What an attempt works with. `execute` once, then `close` whatever happened."""
 
-    plan: RunPlan
+    written: Plan
     pod: PodEnvironment
     board: Board
     interrupt: Interrupt
@@ -80,6 +82,8 @@ class Run:
     ranks: Ranks = field(default_factory=Ranks)
     show: Callable[[Found], None] | None = None
     """Told what the checks found, before anything of it is refused."""
+    plan: RunPlan = field(init=False)
+    """As it was written, or resolved with the model's config."""
     _committer: Committer | None = None
     _vdl: VdlSync | None = None
     _run_log: RunLog | None = None
@@ -95,8 +99,9 @@ class Run:
 
         Raises a RectrainError, or something that nobody foresaw.
         """
-        self._options = options_of(self.plan)
+        self._options = options_of(self.written)
         log.info("%s.", self._options.describe())
+        self.plan = resolved(self.written, self._open)
         if not self.ranks.first:
             recipe, staged = self._prepare_beside()
             return follow(self.plan, staged, recipe, self.ranks, self.board, self._workers())
@@ -420,7 +425,7 @@ class Run:
         """As the plan has it by now; what can't be read changes nothing."""
         if self.plan_path is not None:
             with contextlib.suppress(OSError, ValueError):
-                return RunPlan.model_validate_json(self.plan_path.read_bytes()).training.epochs
+                return epochs_of(self.plan_path.read_text("utf-8")) or self.plan.training.epochs
         return self.plan.training.epochs
 
     def _workers(self) -> int:

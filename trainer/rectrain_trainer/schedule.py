@@ -49,7 +49,13 @@ def _late(lr: Mapping[str, Any], epochs: int) -> list[tuple[str, float]]:
     ends = {
         "warmup_epoch": lr.get("warmup_epoch", 0),  # of all
         "step_size": lr.get("step_size", 0),  # Step
-        "decay_epochs": max(lr.get("decay_epochs", [0])),  # Piecewise
+        "decay_epochs": max(_changes(lr), default=0),  # Piecewise
         "milestones": max(lr.get("milestones", [0])),  # MultiStepDecay
     }
     return [(key, end) for key, end in ends.items() if end >= epochs]
+
+
+def _changes(lr: Mapping[str, Any]) -> list[float]:
+    """Epochs at which another of Piecewise's values follows: upstream's configs name the last epoch too."""
+    epochs: list[float] = lr.get("decay_epochs", [])
+    return epochs[: len(lr["values"]) - 1] if "values" in lr else epochs

@@ -20,7 +20,7 @@ from rectrain_api.status import FINDINGS_KEPT, Devices
 from rectrain_data.dictionary import Dictionary
 from rectrain_data.findings import Code, sentence
 from rectrain_data.upstream_losses import Losses
-from rectrain_trainer import check
+from rectrain_trainer import check, upstream
 from rectrain_trainer import surroundings as surroundings_module
 from rectrain_trainer.board import Board
 from rectrain_trainer.device import _select
@@ -326,6 +326,20 @@ SCHEDULES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
             "(model.overrides)"
         ],
     ),
+    "the last epoch among the steps, as upstream's PP-OCRv2 has it": (
+        {},
+        {"decay_epochs": [2, 3], "values": [0.001, 0.0001]},
+        [],
+    ),
+    "a value for the last epoch, which never comes": (
+        {},
+        {"decay_epochs": [3], "values": [0.001, 0.0001]},
+        [
+            "RD023 at Optimizer.lr.decay_epochs (until epoch 3, of 3): the schedule of the learning rate "
+            "reaches the end of the run, or beyond; raise training.epochs, or shorten the schedule "
+            "(model.overrides)"
+        ],
+    ),
 }
 
 
@@ -380,6 +394,7 @@ def test_the_surroundings_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         rf"Memory: {size}, (all of this machine|the limit of this container)",
         rf"Shared memory: {size} at /dev/shm \(image loading needs none\)",
         rf"Disk: {size} of {size} free at {re.escape(str(tmp_path))}",
+        rf"PaddleOCR's training code: .*{re.escape(str(upstream.locate()))}",
     ]
     for line, expected in zip(surroundings(devices, tmp_path), told, strict=True):
         assert re.fullmatch(expected, line), line
