@@ -17,7 +17,7 @@ from rectrain_data.lines import LineFile
 from rectrain_data.transfer.files import local_error
 
 _BOM = b"\xef\xbb\xbf"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Unicode's categories Cc and Cs."""
 _NOWHERE = frozenset(("", ".", ".."))
 Fault = tuple[Code, str]
@@ -82,14 +82,14 @@ def faults_of(path: str, text: str) -> list[Fault]:
         faults.append((Code.EXTRA_TAB, path))
     elif not text.strip():
         faults.append((Code.EMPTY_LABEL, path))
-    elif _CONTROL.search(text):
+    elif CONTROL.search(text):
         faults.append((Code.CONTROL_CHARACTER, path))
     return faults
 
 
 def is_inside(path: str) -> bool:
     """Whether a relative path stays in its folder, as a path, as a tar member and as an S3 key."""
-    if path != path.strip() or "\\" in path or _CONTROL.search(path):
+    if path != path.strip() or "\\" in path or CONTROL.search(path):
         return False
     return _NOWHERE.isdisjoint(path.split("/"))
 
@@ -138,8 +138,10 @@ class LooseSet:
     A `rectrain_data.samples.SampleSet`. Thread- and fork-safe.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, folder: Path | None = None) -> None:
+        """`folder`: where the paths begin, if not beside the file."""
         self.file = file
+        self.folder = folder or file.parent
         try:
             self._lines = LineFile(file)
         except OSError as exc:
@@ -185,7 +187,7 @@ class LooseSet:
 
     def image_path(self, index: int) -> Path:
         """The image on the disk."""
-        return self.file.parent / self.sample_id(index)
+        return self.folder / self.sample_id(index)
 
     def image_bytes(self, index: int) -> bytes:
         """The encoded image. Raises InputMissing."""

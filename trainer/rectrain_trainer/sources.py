@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from rectrain_data.joined import JoinedSet
 from rectrain_data.labels import LooseSet
+from rectrain_data.lmdb_set import LmdbSet
 from rectrain_data.packed import PackedSet
 from rectrain_data.samples import SampleSet
 from rectrain_data.split import EVAL, Split, partition
@@ -20,7 +22,7 @@ class StagedSource:
     """A set on this disk, or one part of it."""
 
     path: Path
-    """Folder of a packed set, or a label file."""
+    """Folder of a packed set or of an LMDB, a label file, or the folder that `files` begin at."""
     packed: bool
     split: Split | None = None
     """The set's own split."""
@@ -29,6 +31,8 @@ class StagedSource:
     eval_fraction: float = 0.0
     left_out: bytes = b""
     """A bit for each sample of the whole set: set where it can't be used. Empty: all of them can."""
+    files: tuple[Path, ...] = ()
+    """Label files that are one set."""
 
     def open(self) -> "PartOfSet":
         """Open it, in this process."""
@@ -56,14 +60,14 @@ class StagedSource:
     @property
     def whole(self) -> "Whole":
         """The set that it is of."""
-        return self.path, self.packed, self.split
+        return self.path, self.packed, self.split, self.files
 
     def name(self, i: int) -> str:
         """Where sample `i` is found."""
         return self.open().name(i)
 
 
-Whole = tuple[Path, bool, Split | None]
+Whole = tuple[Path, bool, Split | None, tuple[Path, ...]]
 """A set as `open_set` takes it."""
 
 
@@ -72,9 +76,13 @@ def wholes_of(*sources: StagedSource) -> list[Whole]:
     return list(dict.fromkeys(s.whole for s in sources))
 
 
-def open_set(path: Path, packed: bool, split: Split | None = None) -> SampleSet:
+def open_set(path: Path, packed: bool, split: Split | None = None, files: tuple[Path, ...] = ()) -> SampleSet:
     """A staged set. Labels were checked once, when it was staged."""
-    return PackedSet.open(path, split=split) if packed else LooseSet(path)
+    if packed:
+        return PackedSet.open(path, split=split)
+    if files:
+        return JoinedSet([LooseSet(file, path) for file in files])
+    return LmdbSet(path) if path.is_dir() else LooseSet(path)
 
 
 class PartOfSet:

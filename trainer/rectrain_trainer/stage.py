@@ -1,8 +1,9 @@
 """The stage stage: everything that training reads, from S3 to this pod's disk.
 
 Called by the run. First what is needed is learnt (a packed set's index, or a label file and a list of the
-objects beside it), then the disk is checked, then everything is fetched at once, bounded. What an earlier
-pod left on the same disk, or another run on a shared volume (`cache`), is used if it is whole.
+objects beside it, or where LMDBs lie), then the disk is checked, then everything is fetched at once, bounded.
+What an earlier pod left on the same disk, or another run on a shared volume (`cache`), is used if it is
+whole. Data of this machine is read where it lies.
 """
 
 import contextlib
@@ -14,19 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rectrain_api.errors import DatasetInvalid, InputMissing, InvalidSpec
-from rectrain_api.plan import FROM_LABELS, DataPlan, RunPlan
+from rectrain_api.errors import InputMissing, InvalidSpec
+from rectrain_api.plan import FROM_LABELS, DataPlan, LabelFiles, RunPlan
 from rectrain_api.report import Stage
 from rectrain_data import dictionary as dictionaries
 from rectrain_data import labels
 from rectrain_data.dictionary import Dictionary
 from rectrain_data.findings import Report
+from rectrain_data.lmdb_set import DATA, LmdbSet
 from rectrain_data.packed import INDEX, read_index
 from rectrain_data.split import EVAL, TRAIN, Split
-from rectrain_data.transfer import Download, Store, sha256_file, split_uri
+from rectrain_data.transfer import Download, Store, is_local, local_path, sha256_file, split_uri
 from rectrain_trainer.board import Board
 from rectrain_trainer.cache import PARALLEL, SharedCache
 from rectrain_trainer.disk import check_room, human
+from rectrain_trainer.local_sets import learn_local, splits_of
 from rectrain_trainer.sources import StagedSource, Whole, open_set, wholes_of
 from rectrain_trainer.uris import UriMap
 
@@ -60,6 +63,13 @@ class _Set:
     """Of a packed set; a label file has none."""
     store: Store
     downloads: list[Download]
+    files: tuple[Path, ...] = ()
+    """Label files that are one set, of this machine."""
+
+    @property
+    def lmdb(self) -> bool:
+        """Whether it is one: a folder that isn't packed."""
+        return not (self.packed or self.files) and self.path.is_dir()
 
 
 def stage(
@@ -78,13 +88,18 @@ def stage(
     data, uris = plan.data, UriMap()
     with uris.translating():
         wanted: list[Split] = [TRAIN] if data.eval else [TRAIN, EVAL]
-        train = _learn("train", data.train, wanted, open_store, folder / "train", uris)
-        held_out = _learn("eval", data.eval, [EVAL], open_store, folder / "eval", uris) if data.eval else None
+        train = _learn("train", data.train, data.train_files, wanted, open_store, folder / "train", uris)
+        held_out = None
+        if data.eval:
+            held_out = _learn("eval", data.eval, data.eval_files, [EVAL], open_store, folder / "eval", uris)
         sets = [train, *([held_out] if held_out else [])]
         if cache is None:
             _fetch(sets, folder, data.cache_bytes, board)
         else:
             _fetch_shared(sets, SharedCache(cache, board), board)
+        for one in sets:
+            if one.lmdb:
+                LmdbSet.open(one.path)
         sources = _sources(data, train, held_out)
         dictionary = _dictionary(data, open_store, sources, folder, uris)
     board.say("")
@@ -95,19 +110,25 @@ def stage(
 
 
 def _learn(
-    field: str, uri: str, wanted: list[Split], open_store: OpenStore, folder: Path, uris: UriMap
+    field: str,
+    uri: str,
+    files: LabelFiles | None,
+    wanted: list[Split],
+    open_store: OpenStore,
+    folder: Path,
+    uris: UriMap,
 ) -> _Set:
-    """A packed set by its index.json, else a label file."""
+    """A packed set by its index.json, else a label file, else LMDBs."""
     store = open_store(uri)
+    if is_local(uri):
+        found = learn_local(field, local_path(uri), files, wanted)
+        return _Set(found.path, found.packed, found.splits, store, [], found.files)
     content = store.get(INDEX)
     if content is not None:
         return _learn_packed(content, wanted, store, folder, uris)
     parent, _, name = uri.rpartition("/")
     if not split_uri(uri)[1] or (beside := open_store(parent)).head(name) is None:
-        raise InputMissing(
-            f"{uri} is neither a packed set (it holds no {INDEX}) nor a label file: upload it "
-            f"(rectrain-data upload), or correct data.{field}."
-        )
+        return _learn_lmdb(field, store, folder, uris)
     uris.add(folder, beside.uri)
     beside.download_file(Download(name, folder / name))
     return _Set(folder / name, False, (), beside, _images(folder / name, uri, beside))
@@ -119,13 +140,24 @@ def _learn_packed(content: bytes, wanted: list[Split], store: Store, folder: Pat
     uris.add(folder, store.uri)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).write_bytes(content)
-    splits = tuple(s for s in index.splits if s in wanted) or tuple(index.splits)
-    if not splits:
-        raise DatasetInvalid(f"{store.uri} holds no samples: pack a set with some.")
+    splits = splits_of(index, wanted, store.uri)
     files = index.files_of(splits)
     return _Set(
         folder, True, splits, store, [Download(f.name, folder / f.name, f.size, f.sha256) for f in files]
     )
+
+
+def _learn_lmdb(field: str, store: Store, folder: Path, uris: UriMap) -> _Set:
+    """Every data.mdb at a place or below it. Of lock.mdb, which lies beside it, nothing is read."""
+    found = [o for o in store.list_objects() if o.key.rpartition("/")[2] == DATA]
+    if not found:
+        raise InputMissing(
+            f"{store.uri} is neither a packed set (it holds no {INDEX}), nor a label file, nor an LMDB (it "
+            f"holds no {DATA}): upload it (rectrain-data upload), or correct data.{field}."
+        )
+    uris.add(folder, store.uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    return _Set(folder, False, (), store, [Download(o.key, folder / o.key, o.size) for o in found])
 
 
 def _images(file: Path, uri: str, store: Store) -> list[Download]:
@@ -166,10 +198,13 @@ def _fetch_shared(sets: list[_Set], cache: SharedCache, board: Board) -> None:
     """Everything that isn't on the shared volume yet."""
     loose = next((one for one in sets if not one.packed), None)
     if loose is not None:
-        raise InvalidSpec(
-            f"data.cache.claimName keeps packed sets, and {loose.store.uri_of(loose.path.name)} is a label "
-            "file: pack it (rectrain-data pack), or use data.cache.size."
+        uri = loose.store.uri if loose.lmdb else loose.store.uri_of(loose.path.name)
+        what = (
+            "an LMDB: use data.cache.size."
+            if loose.lmdb
+            else ("a label file: pack it (rectrain-data pack), or use data.cache.size.")
         )
+        raise InvalidSpec(f"data.cache.claimName keeps packed sets, and {uri} is {what}")
     needed = sum(d.size or 0 for one in sets for d in cache.missing(one.downloads))
     whole = sum(d.size or 0 for one in sets for d in one.downloads)
     meter = _Meter(needed, board)
@@ -227,15 +262,15 @@ def _sources(data: DataPlan, train: _Set, held_out: _Set | None) -> tuple[Staged
     if held_out is not None:
         eval_split = held_out.splits[0] if held_out.splits else None
         return (
-            StagedSource(train.path, train.packed, own),
-            StagedSource(held_out.path, held_out.packed, eval_split),
+            StagedSource(train.path, train.packed, own, files=train.files),
+            StagedSource(held_out.path, held_out.packed, eval_split, files=held_out.files),
         )
     if len(train.splits) > 1:
         return StagedSource(train.path, True, TRAIN), StagedSource(train.path, True, EVAL)
     fraction = data.eval_fraction
     return (
-        StagedSource(train.path, train.packed, own, TRAIN, fraction),
-        StagedSource(train.path, train.packed, own, EVAL, fraction),
+        StagedSource(train.path, train.packed, own, TRAIN, fraction, files=train.files),
+        StagedSource(train.path, train.packed, own, EVAL, fraction, files=train.files),
     )
 
 
@@ -247,7 +282,9 @@ def _dictionary(
     uris: UriMap,
 ) -> Dictionary:
     """The characters to tell apart; a space is among them if a label holds one."""
-    if data.dictionary.startswith("s3://"):
+    if is_local(data.dictionary):
+        chosen = dictionaries.read(local_path(data.dictionary))
+    elif data.dictionary.startswith("s3://"):
         parent, _, name = data.dictionary.rpartition("/")
         store = open_store(parent)
         uris.add(folder / "dictionary", store.uri)

@@ -195,7 +195,7 @@ def test_a_local_folder_says_what_it_refuses(tmp_path: Path) -> None:
     with pytest.raises(InvalidSpec, match="write it like file:///"):
         open_store("file://relative/run", S3Options())
     kernels_own = open_store("file:///sys/rectrain", S3Options())  # not even root may write there
-    with pytest.raises(PermissionRefused, match="file:///sys/rectrain/probe.*change its permissions"):
+    with pytest.raises(PermissionRefused, match=r"file:///sys/rectrain/probe.*change its permissions"):
         kernels_own.probe_conditional_writes()
 
 
