@@ -231,7 +231,7 @@ def plan(job: RecTrainingJob, source: str | None = None) -> RunPlan:
             train=spec.data.train.rstrip("/"),
             eval=spec.data.eval.rstrip("/") if spec.data.eval else None,
             eval_fraction=spec.data.eval_fraction,
-            dictionary=spec.data.dictionary,
+            dictionary=spec.data.dictionary or preset.dictionary or FROM_LABELS,
             validation=spec.data.validation,
             cache_bytes=_cache_bytes(spec.data.cache),
         ),

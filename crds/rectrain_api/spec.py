@@ -123,7 +123,10 @@ class ModelSpec(ApiModel):
 
     preset: Annotated[
         ShortText,
-        Field(description="A ready-made model, such as svtr_nano (small, quick on a CPU) or crnn_mv3."),
+        Field(
+            description="A ready-made model, such as svtr_nano (small, quick on a CPU) or pp_ocrv5_mobile; "
+            "or PaddleOCR's name of one, such as th_PP-OCRv5_mobile_rec."
+        ),
     ]
     overrides: Annotated[
         dict[ShortText, Annotated[str, StringConstraints(max_length=1024)]],
@@ -202,14 +205,15 @@ class DataSpec(ApiModel):
         ),
     ] = 0.2
     dictionary: Annotated[
-        str,
+        str | None,
         StringConstraints(min_length=1, max_length=1024),
         Field(
             description="The characters to tell apart: an s3:// URI of a text file with one character a "
             "line, the name of one of PaddleOCR's own (en_dict, th_dict, ppocrv5_th_dict), or FromLabels: "
-            "every character of the training labels."
+            "every character of the training labels. Left out: the one that belongs to model.preset, as "
+            "ppocrv5_th_dict does to th_PP-OCRv5_mobile_rec, else FromLabels."
         ),
-    ] = "FromLabels"
+    ] = None
     validation: Annotated[
         Literal["Strict", "Warn", "Off"],
         Field(

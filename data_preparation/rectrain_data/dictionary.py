@@ -2,7 +2,8 @@
 
 The space is a switch of its own (`use_space_char`), derived from what the labels need: upstream adds it
 at the end of the dictionary, and a space line besides gives two. Called by `rectrain-data` and the
-trainer; the dictionaries that upstream ships are found without importing paddle.
+trainer; the dictionaries that upstream ships are found without importing paddle. Those of its 3.x, which
+2.10 lacks, are here in `dictionaries`.
 """
 
 import difflib
@@ -21,6 +22,7 @@ from rectrain_data.transfer.files import local_error
 
 SPACE = " "
 _UPSTREAM = "unstructured_paddleocr"
+_OURS = Path(__file__).parent / "dictionaries"
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,12 @@ def builtin(name: str) -> Dictionary:
 
 
 def builtin_names() -> dict[str, Path]:
-    """Names and files of the dictionaries of PaddleOCR: the checkout in PADDLEOCR_HOME, or the package."""
+    """Names and files of the dictionaries of PaddleOCR: of the checkout in PADDLEOCR_HOME or of the package,
+    and beside them those that we have."""
+    return {file.stem: file for file in sorted(_OURS.glob("*.txt"))} | _upstreams()
+
+
+def _upstreams() -> dict[str, Path]:
     home = os.environ.get("PADDLEOCR_HOME")
     spec = None if home else importlib.util.find_spec(_UPSTREAM)
     if spec is not None and spec.origin:

@@ -78,11 +78,29 @@ def test_built_in_dictionaries_are_found_by_name() -> None:
         assert all(len(c) == 1 and c != " " for c in found.characters)
 
 
+@pytest.mark.parametrize(
+    ("name", "lines", "characters"),
+    [("ppocrv5_dict", 18383, 18373), ("ppocrv5_latin_dict", 836, 772), ("ppocrv5_arabic_dict", 747, 716)],
+)
+def test_what_no_label_can_match_is_left_out_of_3xs_and_keeps_its_line(
+    name: str, lines: int, characters: int
+) -> None:
+    """The lines are classes of published heads, so the file is upstream's; what is trained is less."""
+    raw = dictionary.builtin_names()[name].read_bytes().decode().removesuffix("\n").split("\n")
+    found = dictionary.builtin(name)
+    assert (len(raw), len(found.characters)) == (lines, characters)
+    assert list(found.characters) == [c for c in dict.fromkeys(raw) if len(c) == 1]
+
+
 def test_a_checkout_of_paddleocr_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ppocr/utils/dict").mkdir(parents=True)
     (tmp_path / "ppocr/utils/dict/new_dict.txt").write_text("x\n")
     monkeypatch.setenv("PADDLEOCR_HOME", str(tmp_path))
-    assert list(dictionary.builtin_names()) == ["new_dict"]
+    (tmp_path / "ppocr/utils/dict/ppocrv5_th_dict.txt").write_text("y\n")
+    assert dictionary.builtin("new_dict").characters == ("x",)
+    assert dictionary.builtin("ppocrv5_th_dict").characters == ("y",)
+    assert "en_dict" not in dictionary.builtin_names()
+    assert "ppocrv5_en_dict" in dictionary.builtin_names()
 
 
 def test_an_unknown_name_lists_the_ways_out() -> None:
@@ -92,4 +110,4 @@ def test_an_unknown_name_lists_the_ways_out() -> None:
 
 def test_a_name_that_is_nearly_right() -> None:
     with pytest.raises(InputMissing, match=r"one of .*\bth_dict\b.* \(or another of the \d+\)\.$"):
-        dictionary.builtin("ppocrv5_th_dict")
+        dictionary.builtin("thai_dict")
