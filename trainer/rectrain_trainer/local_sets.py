@@ -34,7 +34,7 @@ def learn_local(field: str, path: Path, named: LabelFiles | None, wanted: list[S
     """
     if named:
         files = tuple(local_path(uri) for uri in named.files)
-        _read(*files)
+        _read(local_path(named.folder), *files)
         return LocalSet(local_path(named.folder), files=files)
     if is_packed(path):
         return LocalSet(path, True, splits_of(PackedSet.read_index(path), wanted, str(path)))
@@ -45,7 +45,7 @@ def learn_local(field: str, path: Path, named: LabelFiles | None, wanted: list[S
             f"{path} is neither a packed set (it holds no {INDEX}) nor an LMDB (it holds no {DATA}): name a "
             f"label file, or correct data.{field}."
         )
-    _read(path)
+    _read(path.parent, path)
     return LocalSet(path)
 
 
@@ -57,10 +57,17 @@ def splits_of(index: PackedIndex, wanted: list[Split], where: str) -> tuple[Spli
     return splits
 
 
-def _read(*files: Path) -> None:
-    """Raises what is wrong with label files, with all of them at once."""
-    report = Report()
+def _read(folder: Path, *files: Path) -> None:
+    """Raises what is wrong with label files, with all of them at once, and which images aren't there."""
+    report, missing, count = Report(), "", 0
     for file in files:
-        for _ in labels.read(file, report):
-            pass
+        for row in labels.read(file, report):
+            if not (folder / row.path).is_file():
+                missing, count = missing or f"{folder / row.path} ({file} line {row.line})", count + 1
     report.raise_if_any()
+    if count:
+        many = f", nor are {count - 1} more" if count > 1 else ""
+        raise InputMissing(
+            f"The image {missing} isn't there{many}: add it, remove its line, or correct the folder that the "
+            "paths begin at."
+        )
