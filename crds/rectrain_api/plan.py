@@ -2,21 +2,31 @@
 
 The operator writes it into the ConfigMap that the pod mounts as run.json; `rectrain-trainer run -f
 job.yaml` calls the same function on a laptop. It never holds raw user YAML, peers, report address,
-paths or keys: those come by environment.
+paths or keys: those come by environment. A model that a config of PaddleOCR describes is resolved where that
+can be read: `write_plan` then leaves a `DeferredPlan`, which the trainer resolves with the config's text.
 """
 
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import Field
 
 from rectrain_api.base import ApiModel
 from rectrain_api.errors import InvalidSpec
-from rectrain_api.presets import load
+from rectrain_api.presets import Preset, load
 from rectrain_api.schema import parse_quantity
-from rectrain_api.spec import WEIGHTS_SUFFIX, CacheSpec, PretrainedSpec, RecTrainingJob, TrainingSpec
+from rectrain_api.spec import (
+    WEIGHTS_SUFFIX,
+    CacheSpec,
+    ModelSpec,
+    ObjectMeta,
+    PretrainedSpec,
+    RecTrainingJob,
+    TrainingSpec,
+)
+from rectrain_api.upstream_config import read_config
 
 PLAN_VERSION = 1
 FROM_LABELS = "FromLabels"
@@ -45,10 +55,30 @@ class PretrainedPlan(ApiModel):
     """Of a file: what its head tells apart, as the user named it; None when nobody knows."""
 
 
+class ConfigText(NamedTuple):
+    """A config of PaddleOCR that was read, and how messages name it."""
+
+    text: str
+    source: str
+
+
+class ConfigOrigin(ApiModel):
+    """Of which config a model was resolved."""
+
+    source: str
+    sha256: str
+    """Of its text, before overrides."""
+    notes: list[str] = []
+    """What of it is replaced, or isn't used: one line each."""
+
+
 class ModelPlan(ApiModel):
     """The model, resolved: what `rectrain_trainer` builds."""
 
     preset: str
+    """Its name; of a config, the name that it gives its model."""
+    origin: ConfigOrigin | None = None
+    """None: a preset of ours."""
     image_shape: list[int]
     """Channels, height [px], width [px]."""
     padded: bool
@@ -140,28 +170,38 @@ class S3Plan(ApiModel):
 
 
 _NOT_HASHED: Final = {
+    "model": ("origin",),
     "data": ("cacheBytes", "validation"),
     "training": ("epochs", "workers", "evalInterval", "earlyStopping", "onNaN", "smokeTest"),
 }
 """What may differ between attempts of one run."""
 
 
-class RunPlan(ApiModel):
-    """run.json."""
+class PlanFrame(ApiModel):
+    """What is known of a run before its model is: enough to make its pods, and to find its place."""
 
     version: int = PLAN_VERSION
     identity: Identity
-    model: ModelPlan
-    data: DataPlan
-    training: TrainingPlan
     checkpoint: CheckpointPlan
-    export: ExportPlan = ExportPlan()
     s3: S3Plan
     nodes: int = 1
     """Pods that train together; the default reads a plan that was written without it."""
     gpus: int
     termination_grace_seconds: int
     stall_timeout_seconds: int = 1800
+
+    def to_json(self) -> str:
+        """run.json: the same plan gives the same bytes."""
+        return _written(self.to_dict())
+
+
+class RunPlan(PlanFrame):
+    """run.json, resolved."""
+
+    model: ModelPlan
+    data: DataPlan
+    training: TrainingPlan
+    export: ExportPlan = ExportPlan()
 
     def hashed_part(self) -> dict[str, Any]:
         """What makes two runs the same run: model, data and training, but not what may differ between
@@ -178,9 +218,43 @@ class RunPlan(ApiModel):
         text = json.dumps(self.hashed_part(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def to_json(self) -> str:
-        """run.json: the same plan gives the same bytes."""
-        return _written(self.to_dict())
+
+class RaisedEpochs(ApiModel):
+    """Epochs of a deferred plan, where a resolved one has them: raised in the same way."""
+
+    epochs: int | None = None
+    """None: as the config has them."""
+
+
+class DeferredPlan(PlanFrame):
+    """run.json of a model whose config only the trainer reads."""
+
+    deferred: RecTrainingJob
+    """The manifest, validated, without what only its pods need."""
+    source: str | None = None
+    """checkpoint.uri of the job that `model.pretrained.fromJob` names."""
+    training: RaisedEpochs = RaisedEpochs()
+
+    def resolve(self, config: ConfigText) -> RunPlan:
+        """The run plan, with the text of the config that the manifest names. Raises InvalidSpec."""
+        made = plan(self.deferred, self.source, config)
+        if self.training.epochs is None:
+            return made
+        raised = made.training.model_copy(update={"epochs": self.training.epochs})
+        return made.model_copy(update={"training": raised})
+
+
+Plan = RunPlan | DeferredPlan
+"""Either, as it is written."""
+
+
+def parse_plan(run_json: bytes | str) -> Plan:
+    """A written plan. Raises pydantic's ValidationError."""
+    try:
+        deferred = "deferred" in json.loads(run_json)
+    except (ValueError, TypeError):
+        deferred = False
+    return (DeferredPlan if deferred else RunPlan).model_validate_json(run_json)
 
 
 def _written(plan: dict[str, Any]) -> str:
@@ -188,10 +262,12 @@ def _written(plan: dict[str, Any]) -> str:
 
 
 def epochs_of(run_json: str) -> int | None:
-    """Epochs of a plan as it was written, by whichever version; None when it isn't one."""
+    """Epochs of a plan as it was written, by whichever version: 0 when only its model's config has them;
+    None when it isn't a plan."""
     try:
-        epochs = json.loads(run_json)["training"]["epochs"]
-    except (ValueError, TypeError, KeyError):
+        written = json.loads(run_json)
+        epochs = written["training"].get("epochs", 0 if "deferred" in written else None)
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
     return epochs if isinstance(epochs, int) else None
 
@@ -203,28 +279,50 @@ def with_epochs(run_json: str, epochs: int) -> str:
     return _written(plan)
 
 
-def _cache_bytes(cache: CacheSpec | None) -> int | None:
+def cache_bytes(cache: CacheSpec | None) -> int | None:
     """Of the pod's own disk; None where nothing bounds it, as on a shared volume."""
     return None if cache is None or cache.size is None else int(parse_quantity(cache.size))
 
 
-def plan(job: RecTrainingJob, source: str | None = None) -> RunPlan:
+def write_plan(job: RecTrainingJob, source: str | None = None) -> Plan:
+    """What run.json holds: the run plan, or a deferred one where a config is to be read. As `plan`."""
+    if job.spec.model.config is None:
+        return plan(job, source)
+    _pretrained(job.spec.model.pretrained, source, job.spec.checkpoint.uri.rstrip("/"))  # refused early
+    replicas = job.spec.replicas.model_copy(update={"env": []})
+    return DeferredPlan(
+        **_frame(job),
+        deferred=job.model_copy(
+            update={
+                "metadata": ObjectMeta(name=job.metadata.name, namespace=job.metadata.namespace),
+                "spec": job.spec.model_copy(update={"replicas": replicas}),
+                "status": None,
+            }
+        ),
+        source=source,
+        training=RaisedEpochs(epochs=job.spec.training.epochs),
+    )
+
+
+def plan(job: RecTrainingJob, source: str | None = None, config: ConfigText | None = None) -> RunPlan:
     """The run plan of a manifest. Pure.
 
-    `source` is the checkpoint.uri of the job that `model.pretrained.fromJob` names.
+    `source` is the checkpoint.uri of the job that `model.pretrained.fromJob` names, `config` the text of
+    what `model.config` names.
     Raises:
-        InvalidSpec: the preset, an override or the weights to start from can't work.
+        InvalidSpec: the preset, the config, an override or the weights to start from can't work.
     """
     spec = job.spec
-    preset = load(spec.model.preset)
+    preset, built, origin = _model(spec.model, config)
     return RunPlan(
-        identity=Identity(namespace=job.metadata.namespace, name=job.metadata.name),
+        **_frame(job),
         model=ModelPlan(
             preset=preset.name,
+            origin=origin,
             image_shape=preset.image_shape,
             padded=preset.padded,
             max_text_length=preset.max_text_length,
-            config=preset.configured(spec.model.overrides),
+            config=built,
             pretrained=_pretrained(spec.model.pretrained, source, spec.checkpoint.uri.rstrip("/")),
         ),
         data=DataPlan(
@@ -233,27 +331,48 @@ def plan(job: RecTrainingJob, source: str | None = None) -> RunPlan:
             eval_fraction=spec.data.eval_fraction,
             dictionary=spec.data.dictionary or preset.dictionary or FROM_LABELS,
             validation=spec.data.validation,
-            cache_bytes=_cache_bytes(spec.data.cache),
+            cache_bytes=cache_bytes(spec.data.cache),
         ),
         training=_training(
             spec.training, epochs=preset.epochs, batch_size=preset.batch_size, lr=preset.learning_rate
         ),
-        checkpoint=CheckpointPlan(
+        export=ExportPlan(onnx=spec.export.onnx),
+    )
+
+
+def _model(spec: ModelSpec, config: ConfigText | None) -> tuple[Preset, dict[str, Any], ConfigOrigin | None]:
+    """The preset that is named or that the config describes, its configuration, and where it is from."""
+    if spec.preset is not None:
+        preset = load(spec.preset)
+        return preset, preset.configured(spec.overrides), None
+    if config is None:
+        raise InvalidSpec("model.config names a config of PaddleOCR, and its text isn't here.")
+    read = read_config(config.text, config.source, spec.overrides)
+    notes = [str(note) for note in read.notes]
+    origin = ConfigOrigin(source=config.source, sha256=read.sha256, notes=notes)
+    return read.preset, read.preset.configured({}), origin
+
+
+def _frame(job: RecTrainingJob) -> dict[str, Any]:
+    """The fields of a `PlanFrame`."""
+    spec = job.spec
+    return {
+        "identity": Identity(namespace=job.metadata.namespace, name=job.metadata.name),
+        "checkpoint": CheckpointPlan(
             uri=spec.checkpoint.uri.rstrip("/"),
             interval=_checkpoint_interval(spec.checkpoint.interval),
             keep_last=spec.checkpoint.keep_last,
             resume=spec.checkpoint.resume,
             fencing=spec.checkpoint.fencing,
         ),
-        export=ExportPlan(onnx=spec.export.onnx),
-        s3=S3Plan(
+        "s3": S3Plan(
             endpoint=spec.s3.endpoint, region=spec.s3.region, addressing_style=spec.s3.addressing_style
         ),
-        nodes=spec.replicas.nodes,
-        gpus=spec.replicas.gpus_per_node,
-        termination_grace_seconds=spec.run_policy.termination_grace_seconds,
-        stall_timeout_seconds=_seconds(spec.run_policy.stall_timeout),
-    )
+        "nodes": spec.replicas.nodes,
+        "gpus": spec.replicas.gpus_per_node,
+        "termination_grace_seconds": spec.run_policy.termination_grace_seconds,
+        "stall_timeout_seconds": _seconds(spec.run_policy.stall_timeout),
+    }
 
 
 def _pretrained(spec: PretrainedSpec | None, source: str | None, own: str) -> PretrainedPlan | None:

@@ -118,22 +118,81 @@ class PretrainedSpec(ApiModel):
         return self
 
 
+_ONE_PLACE = Cel(
+    rule="has(self.configMap) != has(self.uri)",
+    message="model.config has either a configMap (name and key) or a uri (s3://…/config.yml)",
+)
+_ONE_MODEL = Cel(
+    rule="has(self.preset) != has(self.config)",
+    message="model has either a preset (a ready-made model, such as svtr_nano) or a config (PaddleOCR's own)",
+)
+
+
+class ConfigMapKey(ApiModel):
+    """One key of a ConfigMap of the job's own namespace."""
+
+    name: Annotated[ShortText, Field(description="Name of the ConfigMap.")]
+    key: Annotated[
+        ShortText,
+        Matches(r"^[-._a-zA-Z0-9]+$", "must be a key of a ConfigMap, such as config.yml"),
+        Field(description="The key that holds the config, such as config.yml."),
+    ]
+
+
+class ConfigSpec(ApiModel):
+    """Where a config of PaddleOCR is."""
+
+    model_config = {
+        **ApiModel.model_config,
+        "json_schema_extra": {"x-kubernetes-validations": [{**_ONE_PLACE.as_json()}]},
+    }
+
+    config_map: Annotated[
+        ConfigMapKey | None,
+        Field(description="A ConfigMap of this namespace; the pod waits until it is there."),
+    ] = None
+    uri: Annotated[
+        S3Uri | None, Field(description="A file in S3, such as s3://bucket/th_PP-OCRv5_mobile_rec.yaml.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.config_map is None) == (self.uri is None):
+            raise ValueError(_ONE_PLACE.message)
+        return self
+
+
 class ModelSpec(ApiModel):
-    """Which model is trained."""
+    """Which model is trained: a preset's, or that of a config of PaddleOCR."""
+
+    model_config = {
+        **ApiModel.model_config,
+        "json_schema_extra": {"x-kubernetes-validations": [{**_ONE_MODEL.as_json()}]},
+    }
 
     preset: Annotated[
-        ShortText,
+        ShortText | None,
         Field(
             description="A ready-made model, such as svtr_nano (small, quick on a CPU) or pp_ocrv5_mobile; "
             "or PaddleOCR's name of one, such as th_PP-OCRv5_mobile_rec."
         ),
-    ]
+    ] = None
+    config: Annotated[
+        ConfigSpec | None,
+        Field(
+            description="A recognition config of PaddleOCR (configs/rec/**, .yml), instead of a preset. Its "
+            "places of data and outputs aren't used: data and checkpoint name them. The log says what of it "
+            "is replaced or isn't used."
+        ),
+    ] = None
     overrides: Annotated[
         dict[ShortText, Annotated[str, StringConstraints(max_length=1024)]],
         Field(
             max_length=64,
             description="Changes to the preset's configuration, by dotted key, such as "
-            '"Optimizer.regularizer.factor": "0.01". Values are parsed against the type of the key. '
+            '"Optimizer.regularizer.factor": "0.01", or to a config in its own keys, such as '
+            '"Global.epoch_num": "20". Values are parsed against the type of the key. '
+            "Of a preset: "
             '"augment" takes names, such as "RecAug"; "sampler.scales" the sizes of batches, width and '
             'height in pixels, such as "[[64,32],[100,32],[160,32]]" (batchSize is that of the first); '
             '"ema.decay", such as "0.999", turns on an average of the weights.',
@@ -146,6 +205,12 @@ class ModelSpec(ApiModel):
             "own goes on from that."
         ),
     ] = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.preset is None) == (self.config is None):
+            raise ValueError(_ONE_MODEL.message)
+        return self
 
 
 class CacheSpec(ApiModel):
@@ -211,7 +276,7 @@ class DataSpec(ApiModel):
             description="The characters to tell apart: an s3:// URI of a text file with one character a "
             "line, the name of one of PaddleOCR's own (en_dict, th_dict, ppocrv5_th_dict), or FromLabels: "
             "every character of the training labels. Left out: the one that belongs to model.preset, as "
-            "ppocrv5_th_dict does to th_PP-OCRv5_mobile_rec, else FromLabels."
+            "ppocrv5_th_dict does to th_PP-OCRv5_mobile_rec, or that model.config names, else FromLabels."
         ),
     ] = None
     validation: Annotated[
@@ -243,7 +308,7 @@ class EarlyStoppingSpec(ApiModel):
 
 
 class TrainingSpec(ApiModel):
-    """How it is trained. What is left out comes from the preset."""
+    """How it is trained. What is left out comes from the preset, or the config."""
 
     epochs: Annotated[
         int | None,

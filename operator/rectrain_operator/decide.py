@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from rectrain_api.errors import InvalidSpec
-from rectrain_api.plan import plan
+from rectrain_api.plan import write_plan
 from rectrain_api.report import ProgressReport, Stage
 from rectrain_api.spec import RecTrainingJob
 from rectrain_api.status import TERMINAL, ConditionType, Phase, Reason, RecTrainingJobStatus
@@ -72,7 +72,7 @@ def _lacks_children(seen: Seen) -> bool:
 def _missing_children(seen: Seen) -> tuple[Manifest, ...]:
     """What has to be made. Raises InvalidSpec, ValidationError."""
     job = RecTrainingJob.model_validate({k: seen.run[k] for k in ("apiVersion", "kind", "metadata", "spec")})
-    wanted = children_of(job, plan(job, seen.status.pretrained), seen.settings)
+    wanted = children_of(job, write_plan(job, seen.status.pretrained), seen.settings)
     return tuple(c for c in wanted if not _is_there(c, seen))
 
 

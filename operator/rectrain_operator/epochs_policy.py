@@ -1,7 +1,8 @@
 """What a larger `training.epochs` of a started run asks of its run plan, and what is said of it. Pure.
 
 Called by `decide` and `outcome`. Only epochs that the user gave count: the preset's, left out of spec, may be
-others in another version, and must not change a run that has started.
+others in another version, and must not change a run that has started. A plan has 0
+where its model's config has them: what is given is then always more.
 """
 
 from rectrain_api.status import Reason, RecTrainingJobStatus
@@ -19,7 +20,8 @@ def epochs_to_raise(seen: Seen) -> int | None:
 
 def raised_event(seen: Seen, epochs: int) -> EventNote:
     """Says that the run plan gets more epochs. They only grow, so each number is said once."""
-    message = _sentence(epochs, seen.plan_epochs or 0)
+    told = seen.status.progress.epochs if seen.status.progress else 0
+    message = _sentence(epochs, seen.plan_epochs or told)
     return EventNote("Normal", Reason.EPOCHS_RAISED, message, f"epochs-{epochs}")
 
 

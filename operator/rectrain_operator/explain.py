@@ -141,7 +141,11 @@ def _why_waiting(pod: PodView) -> tuple[str, str]:
             "Set replicas.image, or replicas.imagePullSecrets for a private registry.",
         )
     way_out = ""
-    if waiting.message.startswith("secret "):
+    if waiting.message.startswith(("configmap ", "couldn't find key ")):
+        way_out = (
+            ". Create the ConfigMap that model.config names, with its key; the pod then starts by itself."
+        )
+    elif waiting.message.startswith("secret "):
         way_out = (
             ". Create the Secret that s3.credentialsSecret names, with AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY; the pod then starts by itself."

@@ -28,7 +28,7 @@ from rectrain_api.errors import (
     StoreUnavailable,
 )
 from rectrain_api.exit_codes import EX_OK, outcome_of
-from rectrain_api.plan import RunPlan
+from rectrain_api.plan import Plan, parse_plan
 from rectrain_api.report import Stage
 from rectrain_trainer.board import Board
 from rectrain_trainer.chunks import ChunkHandler, Chunks
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 
 def attempt(
-    plan: RunPlan,
+    plan: Plan,
     plan_path: Path,
     work_dir: Path,
     board: Board,
@@ -155,10 +155,10 @@ def _ending_of(error: BaseException, board: Board) -> tuple[int, str, str]:
     return row.exit_code, row.reason, message
 
 
-def read_plan(path: Path) -> RunPlan:
+def read_plan(path: Path) -> Plan:
     """run.json. Raises InvalidSpec."""
     try:
-        return RunPlan.model_validate_json(path.read_bytes())
+        return parse_plan(path.read_bytes())
     except OSError as e:
         raise InvalidSpec(f"The run plan {path} can't be read ({e.strerror}).") from e
     except ValidationError as e:

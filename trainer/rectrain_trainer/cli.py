@@ -16,7 +16,7 @@ import typer
 
 from rectrain_api.errors import UsageError
 from rectrain_api.exit_codes import EX_USAGE, outcome_of
-from rectrain_api.plan import RunPlan
+from rectrain_api.plan import PlanFrame
 from rectrain_api.report import TerminationResult
 from rectrain_data.interrupts import Interrupts
 from rectrain_trainer import checkpoints
@@ -150,7 +150,7 @@ def _run(
 
 
 def _supervise(
-    plan: RunPlan, seat: Seat | None, arguments: list[str], until: Until, variables: dict[str, str]
+    plan: PlanFrame, seat: Seat | None, arguments: list[str], until: Until, variables: dict[str, str]
 ) -> TerminationResult:
     """As one pod alone, or as one rank among several."""
 

@@ -10,13 +10,15 @@ from pydantic_core import ErrorDetails
 
 from rectrain_api import KIND
 from rectrain_api.errors import InputMissing, InvalidSpec
-from rectrain_api.plan import RunPlan, plan
+from rectrain_api.plan import ConfigText, Plan, plan, write_plan
 from rectrain_api.spec import RecTrainingJob
+from rectrain_trainer.unresolved import describe as describe_config
 
 _OURS: Final = frozenset(
     {
         "HOME",
         "RECTRAIN_JOB_UID",
+        "RECTRAIN_MODEL_CONFIG",
         "RECTRAIN_NAME",
         "RECTRAIN_NAMESPACE",
         "RECTRAIN_NODE",
@@ -38,27 +40,53 @@ _OURS: Final = frozenset(
 class Manifest:
     """What a run without a cluster takes from a RecTrainingJob."""
 
-    plan: RunPlan
+    plan: Plan
+    """Deferred where the model's config is in S3."""
     environment: dict[str, str]
     """`replicas.env`. Wins over the user's own environment, since in a pod there is nothing else."""
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The RecTrainingJob in a file; other objects in it are passed over.
+    """The RecTrainingJob in a file, with the ConfigMap that its model.config names; other objects in it are
+    passed over.
 
     Raises:
         InputMissing: there is no such file.
         InvalidSpec: it holds no such job, or one that can't work.
     """
-    jobs = [d for d in _documents(path) if isinstance(d, dict) and d.get("kind") == KIND]
+    documents = [d for d in _documents(path) if isinstance(d, dict)]
+    jobs = [d for d in documents if d.get("kind") == KIND]
     if len(jobs) != 1:
         raise InvalidSpec(f"{path} holds {len(jobs)} objects of kind {KIND}: it must be one.")
     try:
         job = RecTrainingJob.model_validate(jobs[0])
         variables = {e.name: e.value for e in job.spec.replicas.env if e.name not in _OURS}
-        return Manifest(plan(job), variables)
+        return Manifest(_planned(job, documents, path), variables)
     except ValidationError as e:
         raise InvalidSpec(f"{path}: {describe(e)}.") from e
+
+
+def _planned(job: RecTrainingJob, documents: list[dict[str, Any]], path: Path) -> Plan:
+    """The plan; with the text of a ConfigMap that lies in the same file."""
+    config = job.spec.model.config
+    if config is None or config.config_map is None:
+        return write_plan(job)
+    name, key = config.config_map.name, config.config_map.key
+    for document in documents:
+        metadata, data = document.get("metadata"), document.get("data")
+        if (
+            document.get("kind") == "ConfigMap"
+            and isinstance(metadata, dict)
+            and metadata.get("name") == name
+        ):
+            text = data.get(key) if isinstance(data, dict) else None
+            if isinstance(text, str):
+                return plan(job, config=ConfigText(text, describe_config(config)))
+            raise InvalidSpec(f"{path}: the ConfigMap {name} has no text under data.{key}.")
+    raise InputMissing(
+        f"{path} names the ConfigMap {name} (model.config.configMap), which only a cluster has: put it into "
+        "the same file, after a line of three dashes, or use model.config.uri."
+    )
 
 
 def describe(error: ValidationError) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 from rectrain_api.errors import InvalidSpec
-from rectrain_api.plan import RunPlan
+from rectrain_api.plan import PlanFrame
 from rectrain_api.records import attempt_prefix
 from rectrain_api.run_log import LogStore
 from rectrain_api.run_state import RunState
@@ -50,7 +50,7 @@ class Unfenced:
         return True
 
 
-def options_of(plan: RunPlan) -> S3Options:
+def options_of(plan: PlanFrame) -> S3Options:
     """How S3 is reached: the plan's own settings, then AWS's names in the environment, then a profile.
 
     A run in a local folder reaches no S3, so nothing is asked for.
@@ -78,7 +78,7 @@ def open_place(
     return open_store(uri, options, Retries(deadline_s() if deadline is None else deadline, on_retry))
 
 
-def log_store(store: Store, plan: RunPlan) -> LogStore:
+def log_store(store: Store, plan: PlanFrame) -> LogStore:
     """What the log is kept in."""
     return store if plan.checkpoint.fencing == "On" else Unfenced(store)
 

@@ -3,7 +3,8 @@
     look at the run's place → stage → check, try a step → meet the other ranks → take the attempt → resume
     → train → publish
 
-Called by the child alone. The place is looked at first (whose is it, is it done, can it be written), since
+Called by the child alone. A model's config is read before all of it, since the place is looked at with the
+resolved plan. The place is looked at first (whose is it, is it done, can it be written), since
 that costs nothing; the attempt's number is taken after the checks, since an attempt that never could
 train should leave no trace in the log and fence nobody.
 """
@@ -21,7 +22,7 @@ from typing import Any, Final
 import yaml
 
 from rectrain_api.errors import InputMissing, NoProgress, RectrainError
-from rectrain_api.plan import RunPlan
+from rectrain_api.plan import Plan, RunPlan, epochs_of
 from rectrain_api.records import AttemptEnd
 from rectrain_api.run_log import RunLog, check_plan
 from rectrain_api.run_state import ROLLED_BACK, UNPRODUCTIVE_LIMIT, RunState
@@ -54,6 +55,7 @@ from rectrain_trainer.smoke import smoke_test
 from rectrain_trainer.stage import stage
 from rectrain_trainer.surroundings import log_surroundings
 from rectrain_trainer.trial import Trial
+from rectrain_trainer.unresolved import resolved
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ WAITING: Final = "Waiting for the other pods of the run."
 class Run:
     """What an attempt works with. `execute` once, then `close` whatever happened."""
 
-    plan: RunPlan
+    written: Plan
     pod: PodEnvironment
     board: Board
     interrupt: Interrupt
@@ -76,6 +78,8 @@ class Run:
     ranks: Ranks = field(default_factory=Ranks)
     show: Callable[[Found], None] | None = None
     """Told what the checks found, before anything of it is refused."""
+    plan: RunPlan = field(init=False)
+    """As it was written, or resolved with the model's config."""
     _committer: Committer | None = None
     _run_log: RunLog | None = None
     _first: dict[str, Any] | None = None
@@ -90,9 +94,10 @@ class Run:
 
         Raises a RectrainError, or something that nobody foresaw.
         """
-        self._options = options_of(self.plan)
-        if not is_local(self.plan.checkpoint.uri):
+        self._options = options_of(self.written)
+        if not is_local(self.written.checkpoint.uri):
             log.info("%s.", self._options.describe())
+        self.plan = resolved(self.written, self._open)
         if not self.ranks.first:
             with Trial(self.plan, self.board, wanted=True) as trial:
                 self._configure_device()
@@ -175,7 +180,7 @@ class Run:
 
     def _waiting(self, event: RetryEvent) -> None:
         since = time.strftime("%H:%M:%S UTC", time.gmtime(time.time() - event.waited_s))
-        what = "the disk" if is_local(self.plan.checkpoint.uri) else "S3"
+        what = "the disk" if is_local(self.written.checkpoint.uri) else "S3"
         self.board.say(f"Waiting for {what} since {since}: {event.sentence}")
 
     def _look(self, run_log: RunLog) -> RunState:
@@ -356,7 +361,7 @@ class Run:
         """As the plan has it by now; what can't be read changes nothing."""
         if self.plan_path is not None:
             with contextlib.suppress(OSError, ValueError):
-                return RunPlan.model_validate_json(self.plan_path.read_bytes()).training.epochs
+                return epochs_of(self.plan_path.read_text("utf-8")) or self.plan.training.epochs
         return self.plan.training.epochs
 
     def _workers(self) -> int:

@@ -1,6 +1,6 @@
 """The small children: headless Service, ConfigMaps of run plan and CA; and all of them in order."""
 
-from rectrain_api.plan import RunPlan
+from rectrain_api.plan import PlanFrame
 from rectrain_api.spec import RecTrainingJob
 from rectrain_operator.children.job import batch_job
 from rectrain_operator.children.names import CA_KEY, PLAN_KEY, ca_name, metadata_of, plan_name
@@ -9,7 +9,7 @@ from rectrain_operator.settings import PodSettings
 from rectrain_operator.views import JOB_LABEL
 
 
-def children_of(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> tuple[Manifest, ...]:
+def children_of(job: RecTrainingJob, plan: PlanFrame, settings: PodSettings) -> tuple[Manifest, ...]:
     """Everything that a run needs, the Job last: its pods mount the others."""
     return (
         plan_config_map(job, plan),
@@ -19,7 +19,7 @@ def children_of(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> tu
     )
 
 
-def plan_config_map(job: RecTrainingJob, plan: RunPlan) -> Manifest:
+def plan_config_map(job: RecTrainingJob, plan: PlanFrame) -> Manifest:
     """run.json. Created once; of a started run only `training.epochs` ever grows."""
     return {
         "apiVersion": "v1",

@@ -3,7 +3,7 @@
 from typing import Any
 
 from rectrain_api.exit_codes import Policy, codes_with
-from rectrain_api.plan import RunPlan
+from rectrain_api.plan import PlanFrame
 from rectrain_api.spec import RecTrainingJob
 from rectrain_operator.children.names import metadata_of
 from rectrain_operator.children.pod import pod_template
@@ -12,7 +12,7 @@ from rectrain_operator.settings import PodSettings
 from rectrain_operator.views import TRAINER
 
 
-def batch_job(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> Manifest:
+def batch_job(job: RecTrainingJob, plan: PlanFrame, settings: PodSettings) -> Manifest:
     """The Job. Retries are the Job controller's, so training restarts while the operator is down."""
     policy = job.spec.run_policy
     # Rank 0 decides: it alone publishes the result. Without this a peer that was lost at the very end would

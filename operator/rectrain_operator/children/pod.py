@@ -6,7 +6,7 @@ Pod Security Standard and has no permission in Kubernetes: its only token is for
 
 from typing import Any, Final
 
-from rectrain_api.plan import WORK_RESERVE_BYTES, RunPlan
+from rectrain_api.plan import WORK_RESERVE_BYTES, PlanFrame, cache_bytes
 from rectrain_api.report import report_audience
 from rectrain_api.spec import RecTrainingJob, ResourcesSpec
 from rectrain_operator.children.names import CA_KEY, PLAN_KEY, ca_name, labels_of, plan_name
@@ -24,9 +24,10 @@ CONTROLLER_UID: Final = "metadata.labels['batch.kubernetes.io/controller-uid']"
 RANK: Final = f"metadata.labels['{INDEX_LABEL}']"
 OURS_AMONG_SEVERAL: Final = frozenset({"RECTRAIN_RANK", "RECTRAIN_PEERS", "RECTRAIN_POD_IP"})
 """Kept from `replicas.env` in a run of one pod too, which must not take itself for one of several."""
+MODEL_CONFIG: Final = "RECTRAIN_MODEL_CONFIG"
 
 
-def pod_template(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> dict[str, Any]:
+def pod_template(job: RecTrainingJob, plan: PlanFrame, settings: PodSettings) -> dict[str, Any]:
     """template of the Job."""
     replicas, name = job.spec.replicas, job.metadata.name
     spec: dict[str, Any] = {
@@ -43,7 +44,7 @@ def pod_template(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> d
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(job, plan, settings)],
-        "volumes": _volumes(job, plan),
+        "volumes": _volumes(job),
     }
     optional = {
         "nodeSelector": replicas.node_selector,
@@ -61,7 +62,7 @@ def pod_template(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> d
     return {"metadata": metadata, "spec": spec}
 
 
-def _container(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> dict[str, Any]:
+def _container(job: RecTrainingJob, plan: PlanFrame, settings: PodSettings) -> dict[str, Any]:
     replicas = job.spec.replicas
     container: dict[str, Any] = {
         "name": TRAINER,
@@ -92,7 +93,7 @@ def _container(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> dic
     return container
 
 
-def _environment(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> list[dict[str, Any]]:
+def _environment(job: RecTrainingJob, plan: PlanFrame, settings: PodSettings) -> list[dict[str, Any]]:
     fields = {
         "RECTRAIN_JOB_UID": CONTROLLER_UID,
         "RECTRAIN_POD_UID": "metadata.uid",
@@ -112,11 +113,20 @@ def _environment(job: RecTrainingJob, plan: RunPlan, settings: PodSettings) -> l
     if plan.nodes > 1:
         fields |= {"RECTRAIN_RANK": RANK, "RECTRAIN_POD_IP": "status.podIP"}
         values["RECTRAIN_PEERS"] = ",".join(_peers(job, plan.nodes))
-    kept = {*fields, *values, *OURS_AMONG_SEVERAL}
+    kept = {*fields, *values, *OURS_AMONG_SEVERAL, MODEL_CONFIG}
     theirs = [e.to_dict() for e in job.spec.replicas.env if e.name not in kept]
     ours: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
     ours += [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()]
-    return [*theirs, *ours]
+    return [*theirs, *ours, *_model_config(job)]
+
+
+def _model_config(job: RecTrainingJob) -> list[dict[str, Any]]:
+    """The text of a config of PaddleOCR. As a variable, a missing ConfigMap or key is the pod's waiting
+    reason, which status shows; and an attempt sees one text to its end."""
+    config = job.spec.model.config
+    if config is None or config.config_map is None:
+        return []
+    return [{"name": MODEL_CONFIG, "valueFrom": {"configMapKeyRef": config.config_map.to_dict()}}]
 
 
 def _peers(job: RecTrainingJob, nodes: int) -> list[str]:
@@ -132,9 +142,9 @@ def _resources(spec: ResourcesSpec, gpu_resource: str, gpus: int) -> dict[str, A
     return {k: v for k, v in (("requests", requests), ("limits", limits)) if v}
 
 
-def _volumes(job: RecTrainingJob, plan: RunPlan) -> list[dict[str, Any]]:
+def _volumes(job: RecTrainingJob) -> list[dict[str, Any]]:
     name = job.metadata.name
-    cache = plan.data.cache_bytes
+    cache = cache_bytes(job.spec.data.cache)
     work = {} if cache is None else {"sizeLimit": str(cache + WORK_RESERVE_BYTES)}
     token = {
         "audience": report_audience(job.metadata.uid),
