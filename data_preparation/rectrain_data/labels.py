@@ -32,12 +32,15 @@ class Label:
     line: int
 
 
-def parse(lines: Iterable[bytes], file: str, report: Report) -> Iterator[Label]:
-    """The good lines, in order; what is wrong with the others goes into the report. Pure, streaming."""
+def parse(lines: Iterable[bytes], file: str, report: Report, *, anywhere: bool = False) -> Iterator[Label]:
+    """The good lines, in order; what is wrong with the others goes into the report. Pure, streaming.
+
+    `anywhere`: paths may leave the folder. They may on the user's own machine.
+    """
     seen: dict[bytes, int] = {}  # digests: paths of a million lines would cost far more
     number = 0
     for number, raw in enumerate(lines, start=1):
-        label, faults = parse_line(raw.removesuffix(b"\n"), number)
+        label, faults = parse_line(raw.removesuffix(b"\n"), number, anywhere=anywhere)
         for code, detail in faults:
             report.add(code, file, number, detail)
         if label is None:
@@ -51,7 +54,7 @@ def parse(lines: Iterable[bytes], file: str, report: Report) -> Iterator[Label]:
         report.add(Code.NO_SAMPLES, file)
 
 
-def parse_line(raw: bytes, number: int) -> tuple[Label | None, list[Fault]]:
+def parse_line(raw: bytes, number: int, *, anywhere: bool = False) -> tuple[Label | None, list[Fault]]:
     """One line without its newline: the label if nothing is wrong with it, and what is."""
     faults: list[Fault] = []
     if number == 1 and raw.startswith(_BOM):
@@ -69,14 +72,14 @@ def parse_line(raw: bytes, number: int) -> tuple[Label | None, list[Fault]]:
     path, tab, content = text.partition("\t")
     if not tab:
         return None, [*faults, (Code.NO_TAB, "")]
-    faults += faults_of(path, content)
+    faults += faults_of(path, content, anywhere=anywhere)
     return (None if faults else Label(path, content, number)), faults
 
 
-def faults_of(path: str, text: str) -> list[Fault]:
+def faults_of(path: str, text: str, *, anywhere: bool = False) -> list[Fault]:
     """What is wrong with a path and its text, wherever they come from."""
     faults: list[Fault] = []
-    if not is_inside(path):
+    if not (anywhere and path.strip()) and not is_inside(path):
         faults.append((Code.PATH_OUTSIDE, repr(path)))
     if "\t" in text:
         faults.append((Code.EXTRA_TAB, path))
@@ -94,11 +97,11 @@ def is_inside(path: str) -> bool:
     return _NOWHERE.isdisjoint(path.split("/"))
 
 
-def read(path: Path, report: Report) -> Iterator[Label]:
+def read(path: Path, report: Report, *, anywhere: bool = False) -> Iterator[Label]:
     """The good lines of a label file. Raises InputMissing, PermissionRefused."""
     try:
         with path.open("rb") as file:
-            yield from parse(file, str(path), report)
+            yield from parse(file, str(path), report, anywhere=anywhere)
     except OSError as exc:
         raise local_error(exc, path) from exc
 
@@ -139,9 +142,10 @@ class LooseSet:
     """
 
     def __init__(self, file: Path, folder: Path | None = None) -> None:
-        """`folder`: where the paths begin, if not beside the file."""
+        """`folder`: where the paths begin, if not beside the file; they may leave it."""
         self.file = file
         self.folder = folder or file.parent
+        self._anywhere = folder is not None
         try:
             self._lines = LineFile(file)
         except OSError as exc:
@@ -165,7 +169,7 @@ class LooseSet:
         return len(self._lines)
 
     def _line(self, index: int) -> Label:
-        label, faults = parse_line(self._lines[index], index + 1)
+        label, faults = parse_line(self._lines[index], index + 1, anywhere=self._anywhere)
         if label is None:
             report = Report()
             for code, detail in faults:

@@ -34,7 +34,7 @@ def learn_local(field: str, path: Path, named: LabelFiles | None, wanted: list[S
     """
     if named:
         files = tuple(local_path(uri) for uri in named.files)
-        _read(local_path(named.folder), *files)
+        _read(local_path(named.folder), *files, anywhere=True)
         return LocalSet(local_path(named.folder), files=files)
     if is_packed(path):
         return LocalSet(path, True, splits_of(PackedSet.read_index(path), wanted, str(path)))
@@ -57,11 +57,11 @@ def splits_of(index: PackedIndex, wanted: list[Split], where: str) -> tuple[Spli
     return splits
 
 
-def _read(folder: Path, *files: Path) -> None:
+def _read(folder: Path, *files: Path, anywhere: bool = False) -> None:
     """Raises what is wrong with label files, with all of them at once, and which images aren't there."""
     report, missing, count = Report(), "", 0
     for file in files:
-        for row in labels.read(file, report):
+        for row in labels.read(file, report, anywhere=anywhere):
             if not (folder / row.path).is_file():
                 missing, count = missing or f"{folder / row.path} ({file} line {row.line})", count + 1
     report.raise_if_any()

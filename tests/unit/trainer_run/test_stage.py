@@ -120,6 +120,18 @@ def test_local_label_files_are_one_set_whose_paths_begin_at_a_folder(tmp_path: P
     assert staged.train.name(3) == f"{second} line 2 (images/3.png)"
     assert [p for p in (tmp_path / "work").rglob("*") if p.is_file()] == []
 
+    text, png = demo.sample(3, 6)
+    (tmp_path / "elsewhere.png").write_bytes(png)
+    held_out.write_text(f"{tmp_path}/elsewhere.png\t{text}\n./images/4.png\t{of[4]}\n")
+    anywhere = LabelFiles(folder=local_uri(tmp_path / "eval"), files=[local_uri(held_out)])
+    staged = staged_of(
+        plan_of(train=train.folder, train_files=train, eval="file:///", eval_files=anywhere),
+        tmp_path / "work",
+        tmp_path,
+    )
+    assert texts(staged)[1] == [text, of[4]]
+    assert staged.eval.open().image_bytes(0) == png
+
     (tmp_path / "data/images/3.png").unlink()
     with pytest.raises(
         InputMissing, match=r"data/images/3\.png \(.*second\.txt line 2\) isn't there: add it"
