@@ -13,15 +13,16 @@ class JoinedSet:
 
     def __init__(self, sets: Sequence[SampleSet]) -> None:
         self._sets = sets
-        self._ends = list(itertools.accumulate(len(one) for one in sets))
+        self.ends = list(itertools.accumulate(len(one) for one in sets))
+        """Where each set ends."""
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return self.ends[-1]
 
     def _locate(self, index: int) -> tuple[int, int]:
         """Which set, and which sample of it."""
-        which = bisect.bisect_right(self._ends, index)
-        return which, index - self._ends[which] + len(self._sets[which])
+        which = bisect.bisect_right(self.ends, index)
+        return which, index - self.ends[which] + len(self._sets[which])
 
     def label(self, index: int) -> str:
         """The text in the image."""

@@ -90,7 +90,8 @@ def _look(plan: RunPlan, recipe: Recipe, staged: Staged, board: Board) -> Found:
     train, held_out = parts
     findings = [finding for one in checks for finding in one.findings]
     if train.left:
-        findings += schedule_findings(plan, recipe, train.left)
+        drawn = train.source.parts()
+        findings += schedule_findings(plan, recipe, drawn.count if drawn else train.left)
     found = Found(
         recipe=recipe,
         staged=dataclasses.replace(staged, train=train.source, eval=held_out.source),

@@ -191,11 +191,6 @@ def _data(config: UpstreamConfig, made: DataPlan) -> DataPlan:
 
 def _set(part: str, data: DataSet) -> tuple[str, LabelFiles | None]:
     """URI of a set, and its label files. Raises InputMissing, InvalidSpec."""
-    if any(ratio != 1 for ratio in data.ratios):
-        raise InvalidSpec(
-            f"{part}.dataset.ratio_list is {list(data.ratios)}, and RecTrain reads whole label files, each "
-            "sample once an epoch: set it to 1.0, and shorten the label file instead."
-        )
     folder = _path(data.data_dir)
     if not folder.is_dir():
         raise InputMissing(f"{part}.dataset.data_dir: there is no folder {folder}: correct the path.")
@@ -206,7 +201,22 @@ def _set(part: str, data: DataSet) -> tuple[str, LabelFiles | None]:
         if not file.is_file():
             raise InputMissing(f"{part}.dataset.label_file_list: there is no file {file}: correct the path.")
     uris = [local_uri(file) for file in files]
-    return uris[0] if len(uris) == 1 else local_uri(folder), LabelFiles(folder=local_uri(folder), files=uris)
+    return uris[0] if len(uris) == 1 else local_uri(folder), LabelFiles(
+        folder=local_uri(folder), files=uris, ratios=_ratios(part, data)
+    )
+
+
+def _ratios(part: str, data: DataSet) -> list[float]:
+    """The part of each label file that an epoch takes; none where it is all. Raises InvalidSpec."""
+    ratios = list(data.ratios) * (len(data.label_files) if len(data.ratios) == 1 else 1)
+    if all(ratio == 1 for ratio in ratios):
+        return []
+    where = f"{part}.dataset.ratio_list is {list(data.ratios)}"
+    if part == "Eval":
+        raise InvalidSpec(f"{where}, and RecTrain evaluates on whole label files: set it to 1.0.")
+    if len(ratios) != len(data.label_files) or not all(0 <= ratio <= 1 for ratio in ratios):
+        raise InvalidSpec(f"{where}: it must be one number from 0 to 1, or one for each label file.")
+    return ratios
 
 
 def _dictionary(config: UpstreamConfig, chosen: str) -> str:

@@ -15,6 +15,7 @@ from rectrain_data.lmdb_set import LmdbSet
 from rectrain_data.packed import PackedSet
 from rectrain_data.samples import SampleSet
 from rectrain_data.split import EVAL, Split, partition
+from rectrain_trainer.parts import Parts
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class StagedSource:
     """A bit for each sample of the whole set: set where it can't be used. Empty: all of them can."""
     files: tuple[Path, ...] = ()
     """Label files that are one set."""
+    ratios: tuple[float, ...] = ()
+    """The part of each of them that an epoch of training takes; empty: all of all."""
 
     def open(self) -> "PartOfSet":
         """Open it, in this process."""
@@ -47,6 +50,15 @@ class StagedSource:
             chosen = np.array(indices, dtype=np.int64)
             indices = chosen[bits[chosen] == 0].tolist()
         return PartOfSet(whole, indices)
+
+    def parts(self) -> Parts | None:
+        """Of what an epoch takes a part; None: it takes everything."""
+        if all(ratio == 1 for ratio in self.ratios):
+            return None
+        opened = self.open()
+        assert isinstance(opened.whole, JoinedSet)
+        file_of = np.searchsorted(opened.whole.ends, np.array(opened.indices, dtype=np.int64), side="right")
+        return Parts(tuple(np.flatnonzero(file_of == n) for n in range(len(self.files))), self.ratios)
 
     def without(self, indices: Iterable[int]) -> "StagedSource":
         """The same but for these samples of the whole set."""

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -65,6 +65,7 @@ class _Set:
     downloads: list[Download]
     files: tuple[Path, ...] = ()
     """Label files that are one set, of this machine."""
+    ratios: tuple[float, ...] = ()
 
     @property
     def lmdb(self) -> bool:
@@ -122,7 +123,7 @@ def _learn(
     store = open_store(uri)
     if is_local(uri):
         found = learn_local(field, local_path(uri), files, wanted)
-        return _Set(found.path, found.packed, found.splits, store, [], found.files)
+        return _Set(found.path, found.packed, found.splits, store, [], found.files, found.ratios)
     content = store.get(INDEX)
     if content is not None:
         return _learn_packed(content, wanted, store, folder, uris)
@@ -215,6 +216,8 @@ def _fetch_shared(sets: list[_Set], cache: SharedCache, board: Board) -> None:
 
 
 def _log_staged(fetched: int, whole: int, took_s: float) -> None:
+    if not whole:  # all of it lies here
+        return
     rate = human(fetched / max(took_s, 1e-3))
     kept = f", {human(whole - fetched)} were here already" if whole > fetched else ""
     log.info("Staged %s in %.1f s (%s/s)%s.", human(fetched), took_s, rate, kept)
@@ -262,15 +265,17 @@ def _sources(data: DataPlan, train: _Set, held_out: _Set | None) -> tuple[Staged
     if held_out is not None:
         eval_split = held_out.splits[0] if held_out.splits else None
         return (
-            StagedSource(train.path, train.packed, own, files=train.files),
+            StagedSource(train.path, train.packed, own, files=train.files, ratios=train.ratios),
             StagedSource(held_out.path, held_out.packed, eval_split, files=held_out.files),
         )
     if len(train.splits) > 1:
         return StagedSource(train.path, True, TRAIN), StagedSource(train.path, True, EVAL)
-    fraction = data.eval_fraction
+    whole = StagedSource(
+        train.path, train.packed, own, None, data.eval_fraction, files=train.files, ratios=train.ratios
+    )
     return (
-        StagedSource(train.path, train.packed, own, TRAIN, fraction, files=train.files),
-        StagedSource(train.path, train.packed, own, EVAL, fraction, files=train.files),
+        replace(whole, part=TRAIN),
+        replace(whole, part=EVAL),
     )
 
 

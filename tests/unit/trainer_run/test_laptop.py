@@ -141,13 +141,22 @@ def test_what_cannot_be_run_is_named(
     assert not (here / "output").exists()
 
 
-def test_a_part_of_a_label_file_is_refused(here: Path) -> None:
+def test_parts_of_label_files(here: Path) -> None:
     config = make_config(Path("data"), "output")
-    config["Train"]["dataset"]["ratio_list"] = [0.5]
-    with pytest.raises(
-        InvalidSpec, match=r"Train\.dataset\.ratio_list is \[0\.5\], and RecTrain reads whole"
+    for part, ratios, message in (
+        ("Train", [1.5], r"Train\.dataset\.ratio_list is \[1\.5\]: it must be one number from 0 to 1"),
+        ("Train", [0.5, 0.5], "or one for each label file"),
+        ("Eval", [0.5], r"Eval\.dataset\.ratio_list is \[0\.5\], and RecTrain evaluates on whole"),
     ):
-        plan_of_config(write_config(here / "part.yml", config), {}, 0)
+        config[part]["dataset"]["ratio_list"] = ratios
+        with pytest.raises(InvalidSpec, match=message):
+            plan_of_config(write_config(here / "part.yml", config), {}, 0)
+        config[part]["dataset"]["ratio_list"] = 0.5 if part == "Train" else [1.0]
+    plan = plan_of_config(write_config(here / "part.yml", config), {}, 0)
+    assert plan.data.train_files is not None
+    assert plan.data.train_files.ratios == [0.5]
+    assert plan.data.eval_files is not None
+    assert plan.data.eval_files.ratios == []
     with pytest.raises(InputMissing, match=r"The config nowhere\.yml can't be read \(No such file"):
         plan_of_config(Path("nowhere.yml"), {}, 0)
 
