@@ -93,8 +93,8 @@ class LabelFiles(ApiModel):
 
     folder: str
     files: Annotated[list[str], Field(min_length=1)]
-    ratios: list[Annotated[float, Field(ge=0, le=1)]] = []
-    """The part of each file that an epoch takes, another one every time; empty: all of all."""
+    ratios: list[Annotated[float, Field(ge=0, le=1)]] | None = None
+    """The part of each file that an epoch takes, another one every time; None: all of all."""
 
 
 class DataPlan(ApiModel):

@@ -141,7 +141,7 @@ def _name_of(place: Path) -> str:
 
 def _devices(section: Mapping[str, Any], gpus: int, notes: list[str]) -> int:
     """GPUs to train on: one, or all that there are where a config says `distributed`."""
-    if not section.get("use_gpu", True):
+    if not section.get("use_gpu", False):
         return 0
     if not gpus:
         notes.append("Global.use_gpu isn't used: there is no GPU here, so the CPU trains")
@@ -206,11 +206,11 @@ def _set(part: str, data: DataSet) -> tuple[str, LabelFiles | None]:
     )
 
 
-def _ratios(part: str, data: DataSet) -> list[float]:
-    """The part of each label file that an epoch takes; none where it is all. Raises InvalidSpec."""
+def _ratios(part: str, data: DataSet) -> list[float] | None:
+    """The part of each label file that an epoch takes; None where it is all. Raises InvalidSpec."""
     ratios = list(data.ratios) * (len(data.label_files) if len(data.ratios) == 1 else 1)
     if all(ratio == 1 for ratio in ratios):
-        return []
+        return None
     where = f"{part}.dataset.ratio_list is {list(data.ratios)}"
     if part == "Eval":
         raise InvalidSpec(f"{where}, and RecTrain evaluates on whole label files: set it to 1.0.")

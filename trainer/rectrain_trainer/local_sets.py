@@ -36,7 +36,7 @@ def learn_local(field: str, path: Path, named: LabelFiles | None, wanted: list[S
     if named:
         files = tuple(local_path(uri) for uri in named.files)
         _read(local_path(named.folder), *files, anywhere=True)
-        return LocalSet(local_path(named.folder), files=files, ratios=tuple(named.ratios))
+        return LocalSet(local_path(named.folder), files=files, ratios=tuple(named.ratios or ()))
     if is_packed(path):
         return LocalSet(path, True, splits_of(PackedSet.read_index(path), wanted, str(path)))
     if path.is_dir() and folders_of(path):

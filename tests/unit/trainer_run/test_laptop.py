@@ -156,7 +156,7 @@ def test_parts_of_label_files(here: Path) -> None:
     assert plan.data.train_files is not None
     assert plan.data.train_files.ratios == [0.5]
     assert plan.data.eval_files is not None
-    assert plan.data.eval_files.ratios == []
+    assert plan.data.eval_files.ratios is None
     with pytest.raises(InputMissing, match=r"The config nowhere\.yml can't be read \(No such file"):
         plan_of_config(Path("nowhere.yml"), {}, 0)
 

@@ -109,8 +109,10 @@ def pull(
 
 def _open(uri: str) -> Store:
     """A place in S3, or a folder of this machine."""
-    if is_local(uri) or Path(uri).is_dir():
-        return open_place(uri if is_local(uri) else local_uri(Path(uri)), S3Options(), say_retry)
+    if "://" not in uri and Path(uri).is_dir():
+        uri = local_uri(Path(uri))
+    if is_local(uri):
+        return open_place(uri, S3Options(), say_retry)
     return open_place(uri, S3Options.from_environment(), say_retry)
 
 
