@@ -17,7 +17,7 @@ from rectrain_api.errors import InvalidSpec
 
 # Upstream eval's some strings ("nn.LayerNorm"): a dotted word can look something up, but call nothing.
 WORD: Final = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
-AUGMENTS: Final = frozenset({"RecAug", "SVTRRecAug", "ABINetRecAug", "ParseQRecAug"})
+AUGMENTS: Final = frozenset({"RecAug", "RecConAug", "SVTRRecAug", "ABINetRecAug", "ParseQRecAug"})
 """Upstream's augmentations that RecTrain runs."""
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})

@@ -49,9 +49,11 @@ class Losses:
 class LossCounter:
     """Counts the losses of one set, sample by sample."""
 
-    def __init__(self, dictionary: Dictionary, max_text_length: int) -> None:
+    def __init__(self, dictionary: Dictionary, max_text_length: int, *, ends: int = 0) -> None:
+        """`ends`: classes that a guide's label has beside its characters: they count as such."""
         self._known = dictionary.known
         self._max_text_length = max_text_length
+        self._most_known = max_text_length - ends
         self.losses = Losses()
 
     def add(self, text: str, *, opens: bool = True) -> None:
@@ -64,7 +66,7 @@ class LossCounter:
             losses.unreadable += 1
         elif not label:
             losses.empty += 1
-        elif len(label) > self._max_text_length:
+        elif len(label) > self._max_text_length or kept > self._most_known:
             losses.too_long += 1
         elif not kept:
             losses.unknown += 1

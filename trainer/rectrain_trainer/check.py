@@ -20,9 +20,11 @@ from rectrain_data.checks import DECODED, Checked, Seen, check_set
 from rectrain_data.dictionary import Dictionary
 from rectrain_data.findings import Finding, Place, sentence
 from rectrain_data.upstream_losses import LossCounter
+from rectrain_trainer import amp
 from rectrain_trainer.board import Board
-from rectrain_trainer.config import Recipe, resolve
+from rectrain_trainer.config import GUIDE_ENDS, Recipe, resolve
 from rectrain_trainer.found import Found
+from rectrain_trainer.loader import blank_batch
 from rectrain_trainer.model import build_model
 from rectrain_trainer.schedule import schedule_findings
 from rectrain_trainer.sources import StagedSource, open_set
@@ -66,18 +68,29 @@ def check_data(
 def time_steps(recipe: Recipe) -> int:
     """How many characters and blanks the model can put side by side: tried, since upstream doesn't say.
 
-    Of images of the narrowest of the sampler's sizes: each sample comes in every size one day.
+    Of images of the narrowest of the sampler's sizes: each sample comes in every size one day. In training
+    mode, since some backbones have another number of steps there than when they read.
+
+    Raises InvalidSpec for a size that the network doesn't take.
     """
     import paddle
 
     model: Any = build_model(recipe)
-    channels = recipe.image_shape[0]
-    model.eval()
+    model.train()
+    fewest = []
     with paddle.no_grad():
-        return min(
-            int(model(paddle.zeros([1, channels, height, width])).shape[1])
-            for width, height in recipe.sampler.scales
-        )
+        for scale in recipe.sampler.scales:
+            tensors = [paddle.to_tensor(part) for part in blank_batch(recipe, 2, scale)]
+            try:
+                found = model(tensors[0], data=tensors[1:])
+            except (ValueError, RuntimeError, AssertionError, IndexError) as e:
+                said = str(e).strip().partition("\n")[0]
+                raise InvalidSpec(
+                    f"sampler.scales: {recipe.preset} can't take images of {list(scale)} (width, height), or "
+                    f"labels of {recipe.max_text_length} characters ({said})."
+                ) from e
+            fewest.append(int((found["ctc"] if isinstance(found, dict) else found).shape[1]))
+    return min(fewest)
 
 
 # -- looking
@@ -85,13 +98,14 @@ def time_steps(recipe: Recipe) -> int:
 
 def _look(plan: RunPlan, recipe: Recipe, staged: Staged, board: Board) -> Found:
     """All that is to be found, in the user's words. Refuses nothing."""
-    parts = [_Part(s, staged.dictionary, recipe.max_text_length) for s in (staged.train, staged.eval)]
+    parts = [_Part(s, staged.dictionary, recipe) for s in (staged.train, staged.eval)]
     checks = [] if plan.data.validation == "Off" else _check(plan, recipe, staged, parts, board)
     train, held_out = parts
     findings = [finding for one in checks for finding in one.findings]
     if train.left:
         drawn = train.source.parts()
         findings += schedule_findings(plan, recipe, drawn.count if drawn else train.left)
+    amp.tell(recipe.amp)
     found = Found(
         recipe=recipe,
         staged=dataclasses.replace(staged, train=train.source, eval=held_out.source),
@@ -114,11 +128,12 @@ def _look(plan: RunPlan, recipe: Recipe, staged: Staged, board: Board) -> Found:
 class _Part:
     """The training or the evaluation samples, as the check goes through them."""
 
-    def __init__(self, source: StagedSource, dictionary: Dictionary, max_text_length: int) -> None:
+    def __init__(self, source: StagedSource, dictionary: Dictionary, recipe: Recipe) -> None:
         self.source = source
         self.indices = np.array(source.open().indices, dtype=np.int64)
         self.count = self.left = len(self.indices)
-        self.counter = LossCounter(dictionary, max_text_length)
+        ends = GUIDE_ENDS * recipe.guided
+        self.counter = LossCounter(dictionary, recipe.max_text_length, ends=ends)
 
     def members(self, count: int) -> "np.ndarray[Any, np.dtype[np.bool_]]":
         """Which samples of the whole set are in this part."""

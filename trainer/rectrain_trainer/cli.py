@@ -1,5 +1,6 @@
 """`rectrain-trainer`: run a job (in a pod; a manifest or a config of PaddleOCR on a laptop), read images with
-its model, or look into its checkpoints (`rectrain_trainer.checkpoints`).
+its model, or look into its checkpoints (`rectrain_trainer.checkpoints`) or at models
+(`rectrain_trainer.configs`).
 
 The pod's command is `rectrain-trainer run --plan /etc/rectrain/plan/run.json`. Imports stay light: what
 needs Paddle is imported by the child, or when it is used.
@@ -20,7 +21,7 @@ from rectrain_api.exit_codes import EX_USAGE, outcome_of
 from rectrain_api.plan import PlanFrame
 from rectrain_api.report import TerminationResult
 from rectrain_data.interrupts import Interrupts
-from rectrain_trainer import checkpoints
+from rectrain_trainer import checkpoints, configs
 from rectrain_trainer.child import read_plan
 from rectrain_trainer.complaint import complain, meant
 from rectrain_trainer.console import set_up_logging
@@ -43,6 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(checkpoints.app, name="checkpoints")
+app.add_typer(configs.app, name="config")
 Debug = Annotated[bool, typer.Option("--debug", help="Say more, with tracebacks.")]
 
 

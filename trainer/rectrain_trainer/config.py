@@ -7,20 +7,40 @@ upstream eval's some strings: so every string must be a plain dotted word, which
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rectrain_api.errors import DatasetInvalid, InvalidSpec
 from rectrain_api.overrides import AUGMENTS, WORD
 from rectrain_api.plan import ModelPlan, TrainingPlan
-from rectrain_api.presets import EmaConfig, SamplerConfig
+from rectrain_api.presets import RESIZE, AmpConfig, EmaConfig, SamplerConfig
 from rectrain_trainer.consumer import WIDEST
 
-_CTC_ONLY: Final = {
-    "Loss": "CTCLoss",
-    "PostProcess": "CTCLabelDecode",
-    "label_encode": "CTCLabelEncode",
+RESIZES: Final = frozenset({RESIZE, "SVTRRecResizeImg"})
+"""Upstream's operators that bring an image to size as we evaluate and export it; the two are the same."""
+_FIXED_HEIGHT: Final = frozenset({"SVTRNet", "MobileNetV3", "MobileNetV1Enhance"})
+"""Backbones that fold exactly one height into a row. In training others of upstream's pool what is there."""
+
+
+class Guide(NamedTuple):
+    """An attention head that guides the network in training, beside the CTC head that is kept."""
+
+    loss: str
+    decoder: str
+    """What upstream files the number of classes under."""
+    more_classes: int
+    """Than CTC has."""
+    encoder: str | None
+    """MultiLabelEncode's gtc_encode."""
+    key: str
+    """What it calls the labels."""
+
+
+GUIDES: Final = {
+    "NRTRHead": Guide("NRTRLoss", "NRTRLabelDecode", 3, "NRTRLabelEncode", "label_gtc"),
+    "SARHead": Guide("SARLoss", "SARLabelDecode", 2, None, "label_sar"),
 }
-_KEEP: Final = ["image", "label", "length"]
+GUIDE_ENDS: Final = 2
+"""Of a guide's label, its begin and its end: upstream takes them off the longest text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +65,13 @@ class Recipe:
     sampler: SamplerConfig
     """Sizes that batches have; that of `image_shape` where the model names none."""
     ema: EmaConfig | None
+    label_encode: dict[str, Any]
+    """One of upstream's operators, with its arguments."""
+    resize: str
+    """Upstream's operator for it."""
+    keep_keys: tuple[str, ...]
+    """What a batch holds, in order; images first."""
+    amp: AmpConfig | None = None
     rate_factor: float = 1.0
     """Of the learning rate: less after a rollback."""
 
@@ -52,6 +79,18 @@ class Recipe:
     def classes(self) -> int:
         """Width of the head: CTC's blank, the dictionary, and the space if it is on."""
         return 1 + len(self.characters) + int(self.use_space_char)
+
+    @property
+    def guided(self) -> bool:
+        """An attention head is trained beside the CTC head."""
+        return bool(self.architecture["Head"]["name"] == "MultiHead")
+
+    @property
+    def encode(self) -> dict[str, Any]:
+        """The label encoder, for texts up to `max_text_length`: upstream's drops longer ones."""
+        [(name, arguments)] = self.label_encode.items()
+        longest = self.max_text_length + GUIDE_ENDS * self.guided
+        return {name: {**(arguments or {}), "max_text_length": longest}}
 
     @property
     def fixed_width(self) -> bool:
@@ -66,7 +105,7 @@ class Recipe:
     @property
     def fixed_height(self) -> bool:
         """The network folds exactly the height of `image_shape` into one row."""
-        return self.fixed_width or bool(self.architecture["Backbone"]["name"] == "MobileNetV3")
+        return self.architecture["Backbone"]["name"] in _FIXED_HEIGHT
 
 
 def resolve(
@@ -99,22 +138,26 @@ def resolve(
         seed=training.seed,
         sampler=SamplerConfig.model_validate(config.get("sampler", {"scales": [(width, height)]})),
         ema=EmaConfig.model_validate(config["ema"]) if "ema" in config else None,
+        label_encode=_operator(config["label_encode"]),
+        resize=config.get("resize", RESIZE),
+        keep_keys=tuple(config["keep_keys"]),
+        amp=AmpConfig.model_validate(config["amp"]) if "amp" in config else None,
     )
     _check_scales(recipe)
-    return dataclasses.replace(recipe, architecture=_sized(recipe))
+    return dataclasses.replace(recipe, architecture=_sized(recipe), loss=_sized_loss(recipe))
 
 
 def check_sections(config: Mapping[str, Any]) -> None:
     """Refuse what this trainer can't train, and every string that could be more than a name."""
     _check_words(config, "")
-    for section, only in _CTC_ONLY.items():
-        name = config[section] if isinstance(config[section], str) else config[section].get("name")
-        if name != only:
-            raise InvalidSpec(f"{section}: {name!r} is not supported; recognition here is CTC ({only}).")
-    if config["Architecture"].get("Head", {}).get("name") != "CTCHead":
-        raise InvalidSpec("Architecture.Head.name must be CTCHead: recognition here is CTC.")
-    if config["keep_keys"] != _KEEP:
-        raise InvalidSpec(f"keep_keys must be {_KEEP}: CTC needs no other.")
+    _check_heads(config)
+    if config["PostProcess"].get("name") != "CTCLabelDecode":
+        raise InvalidSpec(
+            f"PostProcess: {config['PostProcess'].get('name')!r} is not supported; recognition here is CTC "
+            "(CTCLabelDecode)."
+        )
+    if config.get("resize", RESIZE) not in RESIZES:
+        raise InvalidSpec(f"resize: {config['resize']!r} is not one of {', '.join(sorted(RESIZES))}.")
     for op in config["augment"]:
         unknown = sorted(set(op) - AUGMENTS)
         if unknown or len(op) != 1:
@@ -122,6 +165,75 @@ def check_sections(config: Mapping[str, Any]) -> None:
                 f"augment: {', '.join(unknown) or op!r} is not one that RecTrain runs: "
                 f"use {', '.join(sorted(AUGMENTS))}."
             )
+
+
+def _check_heads(config: Mapping[str, Any]) -> None:
+    """Heads, losses, labels and what a batch holds belong together."""
+    head = config["Architecture"].get("Head") or {}
+    if head.get("name") == "CTCHead":
+        wanted: dict[str, Any] = {
+            "Loss": ["CTCLoss"],
+            "label_encode": {"CTCLabelEncode": {}},
+            "keep_keys": ["image", "label", "length"],
+        }
+    elif head.get("name") == "MultiHead":
+        names = _names(head.get("head_list"))
+        if len(names) != 2 or names[0] != "CTCHead" or names[1] not in GUIDES:
+            raise InvalidSpec(
+                f"Architecture.Head.head_list must be CTCHead and one of {', '.join(GUIDES)}, not "
+                f"{', '.join(names) or 'nothing'}."
+            )
+        guide = GUIDES[names[1]]
+        wanted = {
+            "Loss": ["MultiLoss", "CTCLoss", guide.loss],
+            "label_encode": {
+                "MultiLabelEncode": {"gtc_encode": guide.encoder} if guide.encoder is not None else {}
+            },
+            "keep_keys": ["image", "label_ctc", guide.key, "length", "valid_ratio"],
+        }
+    else:
+        raise InvalidSpec(
+            f"Architecture.Head: {head.get('name')!r} is not supported; recognition here is CTC: CTCHead, or "
+            f"MultiHead of CTCHead and one of {', '.join(GUIDES)}."
+        )
+    found = {
+        "Loss": _losses(config["Loss"]),
+        "label_encode": _known_arguments(_operator(config["label_encode"])),
+        "keep_keys": config["keep_keys"],
+    }
+    for section, want in wanted.items():
+        if found[section] != want:
+            raise InvalidSpec(
+                f"{section}: {_said(found[section])} is not supported with {head['name']}; use {_said(want)}."
+            )
+
+
+def _said(section: Any) -> str:
+    return ", ".join(map(str, section)) if isinstance(section, list) else str(section)
+
+
+def _names(operators: Any) -> list[str]:
+    """Of a list of one-name sections."""
+    if not isinstance(operators, list):
+        return []
+    return [str(name) for section in operators if isinstance(section, Mapping) for name in section]
+
+
+def _losses(loss: Mapping[str, Any]) -> list[str]:
+    return [str(loss.get("name")), *_names(loss.get("loss_config_list"))]
+
+
+def _operator(section: Any) -> dict[str, Any]:
+    """One operator with its arguments, also when it is its name alone."""
+    return dict(section) if isinstance(section, Mapping) else {str(section): {}}
+
+
+def _known_arguments(operator: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the longest text, which is the model's."""
+    return {
+        name: {k: v for k, v in (arguments or {}).items() if v is not None and k != "max_text_length"}
+        for name, arguments in operator.items()
+    }
 
 
 def _checked_shape(shape: Sequence[int]) -> Sequence[int]:
@@ -175,14 +287,40 @@ def check_characters(characters: Sequence[str]) -> None:
 
 
 def _sized(recipe: Recipe) -> dict[str, Any]:
-    """Architecture with what follows from the image's shape and the dictionary."""
+    """Architecture with what follows from the image's shape, the longest text and the dictionary."""
     architecture = copy.deepcopy(recipe.architecture)
-    architecture["Head"]["out_channels"] = recipe.classes
+    head = architecture["Head"]
+    if recipe.guided:
+        [(name, arguments)] = head["head_list"][1].items()
+        guide = GUIDES[name]
+        head["head_list"][1] = {name: {**(arguments or {}), "max_text_length": recipe.max_text_length}}
+        head["out_channels_list"] = {
+            "CTCLabelDecode": recipe.classes,
+            guide.decoder: recipe.classes + guide.more_classes,
+        }
+    else:
+        head["out_channels"] = recipe.classes
     if recipe.fixed_width:
-        _, height, width = recipe.image_shape
+        height, width = _straightened(architecture) or recipe.image_shape[1:]
         if height % 16 or width % 4:
             raise InvalidSpec(
                 f"SVTRNet takes height in steps of 16, width in steps of 4, not {height}x{width}."
             )
-        architecture["Backbone"] |= {"img_size": [height, width], "out_char_num": width // 4}
+        backbone = architecture["Backbone"]
+        backbone |= {"img_size": [height, width], "out_char_num": backbone.get("out_char_num", width // 4)}
     return architecture
+
+
+def _straightened(architecture: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width of what the Transform makes of an image, where there is one that says."""
+    size = (architecture.get("Transform") or {}).get("tps_outputsize")
+    return (int(size[0]), int(size[1])) if size else None
+
+
+def _sized_loss(recipe: Recipe) -> dict[str, Any]:
+    """SAR's padding is no class to learn: it is the last of its own."""
+    loss = copy.deepcopy(recipe.loss)
+    for section in loss.get("loss_config_list", []):
+        if "SARLoss" in section:
+            section["SARLoss"] = {**(section["SARLoss"] or {}), "ignore_index": recipe.classes + 1}
+    return loss

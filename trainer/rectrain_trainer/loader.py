@@ -4,7 +4,8 @@ Called by the train stage and the benchmark. What a batch holds depends on (seed
 not on the number of workers, nor on what was loaded before. Every sample comes exactly once an epoch (of
 label files with a ratio: each of the epoch's part), on one of the ranks; the last batch may be smaller. An
 unusable sample is an error (the check stage came first), never replaced by another one as upstream's loader
-does.
+does. RecConAug joins others to a sample: which ones is drawn like the rest of its augmentation, and that they
+were used so counts nowhere.
 """
 
 import copy
@@ -27,12 +28,29 @@ PREFETCH: Final = 2
 """Batches that wait ready for each worker: bounds the memory, hides the jitter."""
 
 
-class Batch(NamedTuple):
-    """One training batch, as upstream's KeepKeys orders it."""
+JOIN: Final = "RecConAug"
+_JOINED: Final = "ext_data"
+"""Where it looks for other samples."""
 
-    images: np.ndarray[Any, np.dtype[np.float32]]  # N x 3 x H x W in [-1, 1], padded with 0
-    labels: np.ndarray[Any, np.dtype[np.int64]]  # N x max_text_length class indices, padded with 0
-    lengths: np.ndarray[Any, np.dtype[np.int64]]  # N
+
+class Batch(tuple[np.ndarray[Any, Any], ...]):
+    """One training batch: what upstream's KeepKeys gives, in its order; images come first.
+
+    With CTC alone: labels (N x max_text_length class indices, padded with 0) and lengths (N). With a guide
+    also its own labels, and the share of each image's width that isn't padding (N, float64).
+    """
+
+    __slots__ = ()
+
+    @property
+    def images(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """N x 3 x H x W in [-1, 1], padded with 0."""
+        return self[0]
+
+    @property
+    def targets(self) -> tuple[np.ndarray[Any, Any], ...]:
+        """All that isn't images."""
+        return self[1:]
 
 
 class Task(NamedTuple):
@@ -60,24 +78,30 @@ class BatchMaker:
                 seeding.seed_operators(recipe.seed)
                 chain = train_operators(recipe, scale)
                 self._operators[scale] = upstream.load().create_operators(chain, section)
-        self._augmented = bool(recipe.augment)
+        self._augmentations = len(recipe.augment)
+        self._others = _others(recipe)
 
     def __call__(self, task: Task) -> Batch:
         with seeding.untouched_generators():
             rows = [self._sample(task.epoch, task.scale, i) for i in task.positions]
-        images, labels, lengths = zip(*rows, strict=True)
-        return Batch(np.stack(images), np.stack(labels), np.stack(lengths))
+        return Batch(np.stack(column) for column in zip(*rows, strict=True))
 
     def _sample(self, epoch: int, scale: Scale, i: int) -> list[Any]:
-        """[image, label, length] of one sample, augmented for this epoch, at this size."""
+        """What a batch keeps of one sample, augmented for this epoch, at this size."""
         seeding.seed_sample(self.seed, epoch, i)
         label = self.samples.label(i)
         data: Any = {"image": self.samples.image_bytes(i), "label": label}
+        operators = self._fresh_operators(scale)
+        if self._others:  # drawn first, as upstream does, also for a sample that is left as it is
+            drawn = [int(np.random.randint(len(self.samples))) for _ in range(self._others)]
+            data[_JOINED] = Others(self.samples, self.source, operators[0], drawn)
         try:
-            for operator in self._fresh_operators(scale):
+            for number, operator in enumerate(operators):
                 data = operator(data)
                 if data is None:
                     break
+                if number == self._augmentations:  # the last of them: what follows would copy it
+                    data.pop(_JOINED, None)
         except RectrainError:
             raise
         except Exception as failed:
@@ -92,19 +116,68 @@ class BatchMaker:
     def _fresh_operators(self, scale: Scale) -> list[upstream.Operator]:
         """Some of upstream's augmentations keep what they drew: no sample may see another one's."""
         operators = self._operators[scale]
-        return copy.deepcopy(operators) if self._augmented else operators
+        return copy.deepcopy(operators) if self._augmentations else operators
+
+
+class Others:
+    """Samples to be joined to another one, decoded when they are asked for."""
+
+    def __init__(
+        self, samples: Samples, source: Source, decode: upstream.Operator, positions: list[int]
+    ) -> None:
+        self._samples, self._source, self._decode, self._positions = samples, source, decode, positions
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for i in self._positions:
+            data = self._decode({"image": self._samples.image_bytes(i), "label": self._samples.label(i)})
+            if data is None:
+                raise DatasetInvalid(
+                    f"{self._source.name(i)} can't be used: its image can't be decoded, and RecConAug was "
+                    "to join it to another one."
+                )
+            yield data
+
+
+def _others(recipe: Recipe) -> int:
+    """How many samples RecConAug may join to one; upstream takes the first such operator's number."""
+    joining = (op[JOIN] or {} for op in recipe.augment if JOIN in op)
+    return next((int(arguments.get("ext_data_num", 1)) for arguments in joining), 0)
 
 
 def train_operators(recipe: Recipe, scale: Scale) -> list[dict[str, Any]]:
     """Upstream's chain for training: decode, augment, encode, resize to `scale`."""
     width, height = scale
+    shape = [recipe.image_shape[0], height, width]
     return [
         {"DecodeImage": {"img_mode": "BGR", "channel_first": False}},
-        *recipe.augment,
-        {"CTCLabelEncode": {"max_text_length": recipe.max_text_length}},
-        {"RecResizeImg": {"image_shape": [recipe.image_shape[0], height, width], "padding": recipe.padded}},
-        {"KeepKeys": {"keep_keys": ["image", "label", "length"]}},
+        *(_augmentation(recipe, operator) for operator in recipe.augment),
+        recipe.encode,
+        {recipe.resize: {"image_shape": shape, "padding": recipe.padded}},
+        {"KeepKeys": {"keep_keys": list(recipe.keep_keys)}},
     ]
+
+
+def _augmentation(recipe: Recipe, operator: dict[str, Any]) -> dict[str, Any]:
+    """RecConAug joins what still fits this model."""
+    if JOIN not in operator:
+        return operator
+    _, height, width = recipe.image_shape
+    arguments = {"image_shape": [height, width, 3], **(operator[JOIN] or {})}
+    longest = min(arguments.get("max_text_length", recipe.max_text_length), recipe.max_text_length)
+    return {JOIN: {**arguments, "max_text_length": longest}}
+
+
+def blank_batch(recipe: Recipe, images: int, scale: Scale) -> Batch:
+    """A batch of nothing but black images, each with as long a text as there may be."""
+    width, height = scale
+    letters = recipe.characters[:2]  # by turns: a repeated one would need a blank between
+    text = "".join(letters[i % len(letters)] for i in range(recipe.max_text_length))
+    with written_dictionary(recipe.characters, use_space_char=recipe.use_space_char) as section:
+        [encode] = upstream.load().create_operators([recipe.encode], section)
+    blank = np.zeros((recipe.image_shape[0], height, width), np.float32)
+    encoded: Any = encode({"image": blank, "label": text})
+    row = [{**encoded, "valid_ratio": 1.0}[key] for key in recipe.keep_keys]
+    return Batch(np.stack([column] * images) for column in row)
 
 
 class Loader:

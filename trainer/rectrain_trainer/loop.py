@@ -157,11 +157,23 @@ def train_step(state: TrainState, batch: Batch, samples: int) -> Any:
     learner = state.learner
     seeding.seed_step(state.recipe.seed, state.position.step, state.ranks.share.rank)
     tensors = [paddle.to_tensor(part) for part in batch]
-    loss = learner.loss(learner.model(tensors[0]), tensors)["loss"]
-    loss.backward()
+    # Heads that guide want the labels; all others ignore them.
+    predictions = (
+        learner.amp.predict(learner.model, tensors)
+        if learner.amp
+        else learner.model(tensors[0], data=tensors[1:])
+    )
+    loss = learner.loss(predictions, tensors)["loss"]
+    if learner.amp:
+        learner.amp.backward(loss)
+    else:
+        loss.backward()
     state.ranks.average_gradients(learner.model, samples)
     with paddle.utils.unique_name.guard():  # moments are made, and named, at the first step
-        learner.optimizer.step()
+        if learner.amp:
+            learner.amp.step(learner.optimizer)
+        else:
+            learner.optimizer.step()
     learner.optimizer.clear_grad()
     if state.ema is not None:
         state.ema.update(learner.model)

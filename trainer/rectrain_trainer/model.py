@@ -13,7 +13,9 @@ from typing import Any
 
 from rectrain_api.errors import InvalidSpec
 from rectrain_trainer import seeding, upstream
+from rectrain_trainer.amp import Amp
 from rectrain_trainer.config import Recipe
+from rectrain_trainer.unbuilt import unbuilt
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Learner:
     loss: Any
     optimizer: Any
     rate: Any
+    amp: Amp | None = None
+    """None: single precision throughout."""
 
 
 def build_model(recipe: Recipe) -> Any:
@@ -35,7 +39,11 @@ def build_model(recipe: Recipe) -> Any:
 
     with paddle.utils.unique_name.guard():
         seeding.seed_build(recipe.seed)
-        return upstream.load().build_model(recipe.architecture)
+        ppocr = upstream.load()
+        try:
+            return ppocr.build_model(recipe.architecture)
+        except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as wrong:
+            raise unbuilt(recipe.architecture, wrong, ppocr.home) from wrong
 
 
 def build_learner(recipe: Recipe, steps_per_epoch: int) -> Learner:
@@ -43,16 +51,28 @@ def build_learner(recipe: Recipe, steps_per_epoch: int) -> Learner:
     ppocr = upstream.load()
     model = build_model(recipe)
     optimizer, rate = build_optimizer(recipe, steps_per_epoch, model)
-    return Learner(model, ppocr.build_loss(copy.deepcopy(recipe.loss)), optimizer, rate)
+    loss = ppocr.build_loss(copy.deepcopy(recipe.loss))
+    return Learner(model, loss, optimizer, rate, Amp.of(recipe.amp))
 
 
 def build_optimizer(recipe: Recipe, steps_per_epoch: int, model: Any) -> tuple[Any, Any]:
     """Optimizer and schedule alone: also used when a run gets more epochs, or another learning rate."""
     rates = recipe.optimizer["lr"]
-    lowered = {**rates, "learning_rate": rates["learning_rate"] * recipe.rate_factor}
+    lowered = _rated(rates, rates["learning_rate"] * recipe.rate_factor)
     return upstream.load().build_optimizer(
         {**recipe.optimizer, "lr": lowered}, epochs=recipe.epochs, steps=steps_per_epoch, model=model
     )
+
+
+def _rated(rates: Mapping[str, Any], peak: float) -> dict[str, Any]:
+    """A schedule with this peak: two of upstream's don't have it under `learning_rate`."""
+    result = {**rates, "learning_rate": peak}
+    if rates.get("name") == "Piecewise":
+        factor = peak / max(rates["values"])
+        result["values"] = [value * factor for value in rates["values"]]
+    if rates.get("name") == "OneCycle":
+        result["max_lr"] = peak
+    return result
 
 
 def build_decoder(characters: Sequence[str], *, use_space_char: bool) -> Any:

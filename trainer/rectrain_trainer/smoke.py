@@ -111,10 +111,7 @@ class ByHeart:
         whole = make(Task(0, recipe.sampler.scales[0], positions))
         truths = [make.samples.label(i) for i in positions]
         size = min(recipe.batch_size, len(positions))
-        batches = [
-            Batch(*(part[at : at + size] for part in whole))  # type: ignore[arg-type]
-            for at in range(0, len(positions), size)
-        ]
+        batches = [Batch(part[at : at + size] for part in whole) for at in range(0, len(positions), size)]
         decoder = build_decoder(recipe.characters, use_space_char=recipe.use_space_char)
         state = TrainState.new(recipe, len(batches))
         if self.weights is not None:
@@ -124,7 +121,7 @@ class ByHeart:
         share = 0.0
         while state.position.step < self.steps:
             batch = batches[state.position.step % len(batches)]
-            losses.append(float(train_step(state, batch, len(batch.lengths))))
+            losses.append(float(train_step(state, batch, len(batch.images))))
             state.position.step += 1
             if not math.isfinite(losses[-1]):
                 break

@@ -41,6 +41,8 @@ class Snapshot:
     """Evaluations in a row that weren't better than the best: early stopping goes on counting."""
     ema: EmaState | None = None
     """With an average: its sums, and the weights that training goes on from."""
+    scaler: dict[str, Any] | None = None
+    """With mixed precision: the factor of the loss, and its steps in a row."""
 
     def plain(self) -> dict[str, Any]:
         """All but the arrays, as JSON."""
@@ -51,6 +53,7 @@ class Snapshot:
             "best": self.best._asdict() if self.best else None,
             "evaluated": self.evaluated,
             "unimproved": self.unimproved,
+            **({"scaler": self.scaler} if self.scaler else {}),
         }
 
     @classmethod
@@ -72,6 +75,7 @@ class Snapshot:
             evaluated=bool(plain["evaluated"]),
             unimproved=int(plain.get("unimproved", 0)),  # older ones didn't count
             ema=ema,
+            scaler=plain.get("scaler"),
         )
 
 
@@ -105,6 +109,7 @@ def capture(state: TrainState, memory: Memory | None = None) -> Snapshot:
         evaluated=state.evaluated,
         unimproved=state.unimproved,
         ema=average.capture(learner.model, memory) if average else None,
+        scaler=learner.amp.state() if learner.amp else None,
     )
 
 
@@ -165,6 +170,8 @@ def restore(state: TrainState, snapshot: Snapshot) -> None:
     else:
         set_params(state.learner.model, snapshot.params)
     state.learner.optimizer.set_state_dict(_as_paddle_wants(snapshot))
+    if state.learner.amp is not None and snapshot.scaler is not None:
+        state.learner.amp.restore(snapshot.scaler)
     state.position = Position(**asdict(snapshot.position))
     state.best, state.evaluated = snapshot.best, snapshot.evaluated
     state.unimproved = snapshot.unimproved

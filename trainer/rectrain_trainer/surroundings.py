@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from rectrain_api.errors import RectrainError
 from rectrain_api.status import Devices
+from rectrain_trainer import upstream
 from rectrain_trainer.device import usable_cores
 from rectrain_trainer.disk import human
 from rectrain_trainer.memory import memory_limit
@@ -49,6 +51,8 @@ def surroundings(devices: Devices, folder: Path) -> Iterator[str]:
     with contextlib.suppress(OSError):
         usage = shutil.disk_usage(folder)
         yield f"Disk: {human(usage.free)} of {human(usage.total)} free at {folder}"
+    with contextlib.suppress(RectrainError):
+        yield f"PaddleOCR's training code: {upstream.locate()}"
 
 
 def driver_version(text: str) -> str | None:

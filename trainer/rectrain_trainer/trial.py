@@ -73,9 +73,7 @@ class OneStep:
 
     def __call__(self) -> dict[str, Any]:
         """Returns when the device has done it; what it learnt is of no interest."""
-        import numpy as np
-
-        from rectrain_trainer.loader import Batch
+        from rectrain_trainer.loader import blank_batch
         from rectrain_trainer.loop import TrainState, train_step
 
         if self.left is not None:
@@ -83,11 +81,7 @@ class OneStep:
         images, width, height = self.shape
         state = TrainState.new(self.recipe, steps_per_epoch=1)
         state.learner.model.train()
-        batch = Batch(
-            np.zeros((images, self.recipe.image_shape[0], height, width), np.float32),
-            np.ones((images, self.recipe.max_text_length), np.int64),
-            np.ones(images, np.int64),
-        )
+        batch = blank_batch(self.recipe, images, (width, height))
         return {"loss": float(train_step(state, batch, images))}
 
 

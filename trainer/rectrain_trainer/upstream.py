@@ -28,8 +28,16 @@ from typing import Any, Final
 
 from rectrain_api.errors import InputMissing, InvalidSpec
 from rectrain_api.overrides import AUGMENTS
+from rectrain_trainer import hgnetv2
 
-OPERATORS: Final = AUGMENTS | {"DecodeImage", "CTCLabelEncode", "RecResizeImg", "KeepKeys"}
+OPERATORS: Final = AUGMENTS | {
+    "DecodeImage",
+    "CTCLabelEncode",
+    "MultiLabelEncode",
+    "RecResizeImg",
+    "SVTRRecResizeImg",
+    "KeepKeys",
+}
 
 Operator = Callable[[dict[str, Any]], Any]
 
@@ -98,6 +106,7 @@ def load() -> Upstream:
         _tame_logger()
         data: Any = importlib.import_module("ppocr.data")
         data.set_signal_handlers = lambda: None
+        hgnetv2.teach(importlib.import_module("ppocr.modeling.backbones.rec_pphgnetv2"))
         return Upstream(
             home=home,
             build_model=importlib.import_module("ppocr.modeling.architectures").build_model,

@@ -57,7 +57,8 @@ class UpstreamLabels:
     def __init__(self, recipe: Recipe, labels: Sequence[str]) -> None:
         written = written_dictionary(recipe.characters, use_space_char=recipe.use_space_char)
         with written as section:
-            chain = [{"CTCLabelEncode": {"max_text_length": recipe.max_text_length}}]
+            [(name, arguments)] = recipe.label_encode.items()
+            chain = [{name: {**(arguments or {}), "max_text_length": recipe.max_text_length}}]
             [encoder] = upstream.load().create_operators(chain, section)
         decoder = build_decoder(recipe.characters, use_space_char=recipe.use_space_char)
         known = {label: _decoded(encoder, decoder, label) for label in set(labels)}
@@ -96,9 +97,12 @@ def times_counted(accepted: Sequence[bool]) -> list[int]:
     return times
 
 
-def _decoded(encoder: Any, decoder: Any, label: str) -> str | None:
-    indices = encoder.encode(label)
-    return None if indices is None else str(decoder.decode(np.array([indices]))[0][0])
+def _decoded(encode: upstream.Operator, decoder: Any, label: str) -> str | None:
+    encoded = encode({"image": None, "label": label})
+    if encoded is None:
+        return None
+    indices = encoded["label_ctc" if "label_ctc" in encoded else "label"][: int(encoded["length"])]
+    return str(decoder.decode(np.array([indices]))[0][0])
 
 
 def _metric() -> Any:

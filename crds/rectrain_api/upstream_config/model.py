@@ -54,9 +54,10 @@ def without_derived(
             if name == "SARLoss" and given:
                 given.pop("ignore_index", None)
     backbone = built["Backbone"]
-    if backbone["name"] == "SVTRNet" and not built.get("Transform"):
-        backbone.pop("img_size", None)
-        backbone.pop("out_char_num", None)
+    if backbone["name"] == "SVTRNet":
+        size = backbone.pop("img_size", None)
+        if isinstance(size, list) and len(size) == 2 and backbone.get("out_char_num") == size[1] // 4:
+            del backbone["out_char_num"]
     return built, lost
 
 

@@ -17,7 +17,15 @@ S3_HINT = "must be an S3 URI such as s3://bucket/folder"
 
 BAD = [
     pytest.param("spec.model", None, "spec.model: Required value", id="no-model"),
-    pytest.param("spec.model.preset", None, "spec.model.preset: Required value", id="no-preset"),
+    pytest.param("spec.model.preset", None, "either a preset", id="no-preset"),
+    pytest.param("spec.model.config", {"uri": "s3://a-b/c.yml"}, "either a preset", id="preset-and-config"),
+    pytest.param("spec.model", {"config": {}}, "either a configMap", id="config-of-nothing"),
+    pytest.param(
+        "spec.model",
+        {"config": {"configMap": {"name": "a", "key": "b/c"}}},
+        "must be a key of a ConfigMap",
+        id="config-key",
+    ),
     pytest.param("spec.data", None, "spec.data: Required value", id="no-data"),
     pytest.param("spec.checkpoint.uri", None, "spec.checkpoint.uri: Required value", id="no-place"),
     pytest.param("spec.data.train", "/data/train.txt", S3_HINT, id="a-path"),

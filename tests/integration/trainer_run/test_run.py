@@ -288,3 +288,22 @@ def test_a_newer_attempt_fences_the_pod(trainer: Trainer, place: Place, manifest
     after = place.records()
     assert [r.attempt for r in after if r.attempt == 1 or r.kind == "attempt-start"][-1] == 2
     assert after[-1].attempt == 2
+
+
+def test_a_config_of_paddleocr_in_s3_is_the_run_that_its_preset_is(
+    trainer: Trainer, place: Place, manifest: Manifest
+) -> None:
+    """The preset's own model, written as a config, leaves a run that the preset finds complete."""
+    text = (Path(__file__).parents[2] / "data/configs/svtr_nano.yml").read_text("utf-8")
+    place.store.put_bytes("mine.yml", text.replace("Global:", "Global:\n  model_name: svtr_nano").encode())
+    config = {"preset": None, "config": {"uri": f"{place.uri}/mine.yml"}}
+    ended = trainer.run(manifest(epochs=1, model=config))
+    assert ended.code == 0, ended.errors
+    assert f"The model is that of {place.uri}/mine.yml (sha256 " in ended.errors
+    assert "Train.dataset is replaced by data.train, but for its transforms" in ended.errors
+    kept = place.store.get_bytes(f"{place.state().newest_first()[0].prefix}/config.yml").decode()
+    assert "name: SVTRNet" in kept
+
+    ours = {"model": {"preset": "svtr_nano"}, "data": {"dictionary": "en_dict"}}
+    again = trainer.run(manifest(epochs=1, **ours))
+    assert (again.code, again.result["reason"]) == (0, "AlreadyComplete"), again.errors

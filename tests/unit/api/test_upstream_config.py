@@ -69,7 +69,15 @@ def test_each_familys_facts_arrive() -> None:
         ) == expected, name
 
 
-@pytest.mark.parametrize(("preset", "file"), [("svtr_nano", "svtr_nano.yml"), ("crnn_mv3", "crnn.yml")])
+@pytest.mark.parametrize(
+    ("preset", "file"),
+    [
+        ("svtr_nano", "svtr_nano.yml"),
+        ("crnn_mv3", "crnn.yml"),
+        ("svtr_tiny", "svtr_lmdb.yml"),
+        ("th_PP-OCRv5_mobile_rec", "ppocrv5_th.yaml"),
+    ],
+)
 def test_a_presets_model_written_as_a_config_is_the_same_model(preset: str, file: str) -> None:
     ours, theirs = load(preset), read(file).preset
     assert theirs.configured({}) == ours.configured({})
@@ -233,3 +241,8 @@ def test_a_key_that_stands_twice_is_told() -> None:
     config = read_config(text, "c.yml")
     assert config.preset.epochs == 3
     assert str(config.notes[0]) == "Global.epoch_num isn't used: it stands twice: the last one holds"
+
+
+def test_a_number_of_time_steps_of_its_own_is_kept() -> None:
+    text = (CONFIGS / "svtr_nano.yml").read_text("utf-8").replace("out_char_num: 16", "out_char_num: 8")
+    assert read_config(text, "c").preset.config.architecture["Backbone"]["out_char_num"] == 8

@@ -7,7 +7,14 @@ import pytest
 import yaml
 
 from rectrain_api.exit_codes import OUTCOMES
-from rectrain_api.plan import WORK_RESERVE_BYTES, RunPlan, plan
+from rectrain_api.plan import (
+    WORK_RESERVE_BYTES,
+    DeferredPlan,
+    RunPlan,
+    epochs_of,
+    parse_plan,
+    write_plan,
+)
 from rectrain_api.report import report_audience
 from rectrain_api.spec import RecTrainingJob
 from rectrain_operator.children import children_of
@@ -22,7 +29,9 @@ def built(name: str = "full.yaml", **spec: Any) -> dict[str, Any]:
     for section, fields in spec.items():
         manifest["spec"].setdefault(section, {}).update(fields)
     job = RecTrainingJob.model_validate(manifest)
-    return {f"{c['kind']}/{c['metadata']['name']}": c for c in children_of(job, plan(job), make.SETTINGS)}
+    return {
+        f"{c['kind']}/{c['metadata']['name']}": c for c in children_of(job, write_plan(job), make.SETTINGS)
+    }
 
 
 def template(children: dict[str, Any]) -> dict[str, Any]:
@@ -66,6 +75,22 @@ def test_the_run_plan_is_whole() -> None:
     assert str(stored.identity) == "team/full"
     assert stored.training.batch_size == 64
     assert stored.nodes == 2
+
+
+def test_a_config_of_paddleocr_comes_to_the_pod_and_the_plan_waits_for_it() -> None:
+    env = [{"name": "RECTRAIN_MODEL_CONFIG", "value": "mine"}]
+    config = {"configMap": {"name": "models", "key": "c.yml"}}
+    children = built(model={"preset": None, "config": config, "overrides": {}}, replicas={"env": env})
+    given = [e for e in container(children)["env"] if e["name"] == "RECTRAIN_MODEL_CONFIG"]
+    assert given == [
+        {
+            "name": "RECTRAIN_MODEL_CONFIG",
+            "valueFrom": {"configMapKeyRef": {"name": "models", "key": "c.yml"}},
+        }
+    ]
+    written = parse_plan(children["ConfigMap/full-run"]["data"]["run.json"])
+    assert isinstance(written, DeferredPlan)
+    assert (written.nodes, epochs_of(written.to_json())) == (2, written.deferred.spec.training.epochs)
 
 
 def test_the_job() -> None:

@@ -82,6 +82,12 @@ def phase(of: Phase) -> RecTrainingJobStatus:
         pytest.param(
             seen(pod(waiting=WAITING)), Phase.PENDING, 'secret "keys" not found', id="secret-missing"
         ),
+        pytest.param(
+            seen(pod(waiting=replace(WAITING, message="couldn't find key c.yml in ConfigMap team/models"))),
+            Phase.PENDING,
+            "Create the ConfigMap that model.config names",
+            id="config-missing",
+        ),
         pytest.param(seen(running()), Phase.PREPARING, "starting", id="running-but-silent"),
         pytest.param(
             seen(running(), report=taken(running(), report(Stage.STAGING))),

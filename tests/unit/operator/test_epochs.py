@@ -57,6 +57,14 @@ def test_when_the_plan_is_raised(what: Seen, raised: int | None) -> None:
     assert said == ([("Normal", SENTENCE.format(6))] if raised else [])
 
 
+def test_epochs_that_only_the_models_config_has_are_raised_from_what_the_trainer_said() -> None:
+    status = make.STARTED.model_copy(update={"progress": report().progress})
+    decision = decide(wants_twelve(running(), has=0, status=status), make.NOW)
+    assert decision.plan_epochs == 12
+    assert SENTENCE.format(10) in [e.message for e in decision.events]
+    assert decide(wants_twelve(running(), has=0, run=make.run()), make.NOW).plan_epochs is None
+
+
 def test_status_says_so_until_the_trainer_counts_by_them() -> None:
     of_ten = taken(running(), report())
     message = decide(wants_twelve(running(), has=12, report=of_ten), make.NOW).status.message

@@ -16,7 +16,7 @@ from rectrain_api.status import FINDINGS_KEPT
 from rectrain_data.dictionary import Dictionary
 from rectrain_data.findings import Code, sentence
 from rectrain_data.upstream_losses import Losses
-from rectrain_trainer import check
+from rectrain_trainer import check, upstream
 from rectrain_trainer.board import Board
 from rectrain_trainer.evaluate import EvalSet
 from rectrain_trainer.found import STATUS_MESSAGE, Found
@@ -301,8 +301,10 @@ def test_the_surroundings_are_told(tmp_path: Path) -> None:
     from rectrain_trainer.devices import describe_devices
 
     lines = list(surroundings(describe_devices("cpu", 0), tmp_path))
-    assert [line.partition(":")[0] for line in lines] == ["Device", "Memory", "Shared memory", "Disk"]
-    assert str(tmp_path) in lines[-1]
+    subjects = ["Device", "Memory", "Shared memory", "Disk", "PaddleOCR's training code"]
+    assert [line.partition(":")[0] for line in lines] == subjects
+    assert str(tmp_path) in lines[3]
+    assert lines[-1].endswith(str(upstream.locate()))
 
 
 def test_limits_and_drivers_are_read(tmp_path: Path) -> None:

@@ -62,12 +62,17 @@ def test_a_label_has_to_fit_the_narrowest_size() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        pytest.param({"Loss": {"name": "MultiLoss"}}, "Loss: 'MultiLoss' is not supported", id="loss"),
+        pytest.param(
+            {"Loss": {"name": "MultiLoss"}},
+            "Loss: MultiLoss is not supported with CTCHead; use CTCLoss",
+            id="loss",
+        ),
         pytest.param({"PostProcess": {"name": "SARLabelDecode"}}, "PostProcess", id="post-process"),
         pytest.param({"label_encode": "SARLabelEncode"}, "label_encode", id="encoder"),
         pytest.param({"augment": [{"CopyPaste": {}}]}, "augment: 'CopyPaste'", id="operator"),
         pytest.param({"augment": [{"RecAug": {}, "X": {}}]}, "augment", id="two-in-one"),
         pytest.param({"keep_keys": ["image"]}, "keep_keys", id="keys"),
+        pytest.param({"resize": "ABINetRecResizeImg"}, "resize: 'ABINetRecResizeImg'", id="resize"),
         pytest.param(
             {"Optimizer": {"name": "AdamW", "act": "__import__('os').system('x')"}}, "plain words", id="call"
         ),

@@ -1,3 +1,4 @@
+import dataclasses
 import random
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from rectrain_api.errors import DatasetInvalid, InputMissing, InternalError
-from rectrain_trainer.loader import Batch, Loader
+from rectrain_trainer.loader import Batch, BatchMaker, Loader, Task
 from rectrain_trainer.sources import StagedSource
 from tests.unit.trainer_learn.recipes import RECAUG, loose, make_recipe
 
@@ -38,9 +39,7 @@ def test_every_sample_once_an_epoch_and_the_last_batch_is_kept(digits: Path) -> 
         samples = loose(digits).open()
         truth = sorted(samples.label(i) for i in range(50))
         digits_of = [
-            "".join(str(c - 1) for c in row[:n])
-            for b in batches
-            for row, n in zip(b.labels, b.lengths, strict=True)
+            "".join(str(c - 1) for c in row[:n]) for b in batches for row, n in zip(*b.targets, strict=True)
         ]
     assert sorted(digits_of) == truth
 
@@ -94,6 +93,48 @@ def test_batches_of_several_sizes(digits: Path) -> None:
         # a sample is augmented as at one size: only the resize differs
         at_100 = {image.tobytes() for b in first if b.images.shape[3] == 100 for image in b.images}
         assert at_100 <= {image.tobytes() for batch in plain.batches(0) for image in batch.images}
+
+
+def test_joined_samples_depend_on_seed_epoch_and_sample_alone_and_none_is_left_out(digits: Path) -> None:
+    recipe = make_recipe("pp_ocrv5_mobile", augment=[{"RecConAug": {"prob": 1, "ext_data_num": 2}}])
+    with Loader(recipe, loose(digits)) as loader, Loader(recipe, loose(digits), workers=2) as apart:
+        first = list(loader.batches(0))
+        assert same(first, list(apart.batches(0)))
+        assert same(first[3:], list(loader.batches(0, start=3)))
+        assert not same(first, list(loader.batches(1)))
+        order = [i for _, positions in loader._sampler.batches(0) for i in positions]
+    samples = loose(digits).open()
+    truths = [samples.label(i) for i in range(50)]
+    read = [
+        "".join(recipe.characters[c - 1] for c in row[:n])
+        for batch in first
+        for row, n in zip(batch.targets[0], batch.targets[2], strict=True)
+    ]
+    assert sorted(order) == list(range(50))
+    assert all(text.startswith(truths[i]) for text, i in zip(read, order, strict=True))
+    assert sum(len(text) for text in read) > 1.5 * sum(map(len, truths))
+    for batch in first:  # the guide's labels: <s>, the text by its own classes, </s>
+        _, ctc, guide, lengths, ratios = batch
+        assert ratios.dtype == np.float64
+        assert all(0 < ratio <= 1 for ratio in ratios)
+        for row, text, n in zip(guide, ctc, lengths, strict=True):
+            assert row[: n + 2].tolist() == [2, *(text[:n] + 3), 3]
+
+
+def test_what_is_joined_fits_the_longest_text(digits: Path) -> None:
+    """Upstream's encoder drops what is longer, and takes another sample."""
+    recipe = make_recipe("pp_ocrv5_mobile", augment=[{"RecConAug": {"prob": 1, "ext_data_num": 9}}])
+    short = dataclasses.replace(recipe, max_text_length=6)
+    with Loader(short, loose(digits)) as loader:
+        lengths = np.concatenate([batch.targets[2] for batch in loader.batches(0)])
+    assert lengths.max() == 6
+
+
+def test_a_sample_to_be_joined_that_is_no_image_is_named(few: Path) -> None:
+    drop_image(few, 3, b"not an image")
+    recipe = make_recipe("pp_ocrv5_mobile", augment=[{"RecConAug": {"prob": 1, "ext_data_num": 9}}])
+    with pytest.raises(DatasetInvalid, match=r"labels\.txt line 4.*RecConAug"):
+        BatchMaker(recipe, loose(few))(Task(0, (320, 48), [0, 1, 2]))
 
 
 @pytest.mark.parametrize("name", ["RecAug", "SVTRRecAug", "ABINetRecAug", "ParseQRecAug"])

@@ -3,20 +3,17 @@
 Data goes to stdout, progress and messages to stderr.
 """
 
-import contextlib
 import json
-import logging
 import shlex
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from rectrain_api.base import ApiModel
 from rectrain_api.errors import DatasetInvalid
-from rectrain_api.exit_codes import outcome_of
 from rectrain_data.console import human, progress, say_retry
 from rectrain_data.interrupts import Interrupts
 from rectrain_data.transfer import S3Options, Store, is_local, local_uri
@@ -24,12 +21,10 @@ from rectrain_trainer.checkpoints import pull as pulling
 from rectrain_trainer.checkpoints import verify as verifying
 from rectrain_trainer.checkpoints.listing import listing_of, read_run
 from rectrain_trainer.checkpoints.tables import show
-from rectrain_trainer.complaint import complain, meant
-from rectrain_trainer.console import set_up_logging
+from rectrain_trainer.ending import ending_in_a_sentence
 from rectrain_trainer.place import open_place, reached_training
-from rectrain_trainer.supervisor import unblock_signals
 
-log = logging.getLogger(__name__)
+INTERRUPTED: Final = "Interrupted: nothing that looks whole and isn't was left behind."
 
 app = typer.Typer(
     help="Look into a run's place in S3: list it, verify every byte, download a checkpoint.",
@@ -48,7 +43,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Say more, with tracebacks.
 @app.command()
 def ls(uri: Uri, as_json: AsJson = False, debug: Debug = False) -> None:
     """Say what the run's log says: attempts, checkpoints, which is best, what came out of it."""
-    with _ending_in_a_sentence(debug):
+    with ending_in_a_sentence(debug, INTERRUPTED):
         store = _open(uri)
         records, state = read_run(store)
         listing = listing_of(store.uri, records, state, partial(reached_training, store))
@@ -61,7 +56,7 @@ def ls(uri: Uri, as_json: AsJson = False, debug: Debug = False) -> None:
 @app.command()
 def verify(uri: Uri, as_json: AsJson = False, debug: Debug = False) -> None:
     """Read every byte of every checkpoint and of the exported model. Exit 65 if anything is damaged."""
-    with _ending_in_a_sentence(debug) as interrupts:
+    with ending_in_a_sentence(debug, INTERRUPTED) as interrupts:
         store = _open(uri)
         _, state = read_run(store)
         items = verifying.items_of(state)
@@ -90,7 +85,7 @@ def pull(
     debug: Debug = False,
 ) -> None:
     """Download one checkpoint, checked; its folder appears when it is whole."""
-    with _ending_in_a_sentence(debug):
+    with ending_in_a_sentence(debug, INTERRUPTED):
         store = _open(uri)
         _, state = read_run(store)
         record = pulling.choose(state, checkpoint, store.uri)
@@ -146,23 +141,3 @@ def _verdict(found: verifying.Verification) -> str:
 
 def _print_json(document: ApiModel) -> None:
     typer.echo(json.dumps(document.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False))
-
-
-@contextlib.contextmanager
-def _ending_in_a_sentence(debug: bool) -> Iterator[Interrupts]:
-    """Whatever goes wrong within ends in one sentence and its exit code."""
-    set_up_logging(debug=debug)
-    interrupts = Interrupts()
-    interrupts.install()
-    unblock_signals()
-    try:
-        yield interrupts
-    except KeyboardInterrupt:
-        log.error("Interrupted: nothing that looks whole and isn't was left behind.")
-        raise typer.Exit(interrupts.status) from None
-    except BrokenPipeError:
-        raise
-    except Exception as e:
-        error = meant(e)
-        complain(error, debug)
-        raise typer.Exit(outcome_of(error).exit_code) from None
