@@ -115,6 +115,9 @@ def test_a_config_of_paddleocr_trains_is_interrupted_goes_on_and_leaves_a_model(
     assert ended.code == 0, ended.errors
     assert here.trained(2)[0] == last.step + 1
     assert here.report()["checks"]["trainSamples"] == 160
+    whole = laptop.command("checkpoints", "verify", str(output))
+    assert whole.returncode == 0, whole.stderr
+    assert f"of {here.uri} are whole" in whole.stdout
     image = tmp_path / "image.png"
     image.write_bytes(samples[0][1])
     read = laptop.command("predict", str(output / "export"), str(image), "--json")
