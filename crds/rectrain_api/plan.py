@@ -88,11 +88,23 @@ class ModelPlan(ApiModel):
     pretrained: PretrainedPlan | None = None
 
 
+class LabelFiles(ApiModel):
+    """Label files of this machine, whose paths begin at one folder. Of an upstream config alone."""
+
+    folder: str
+    files: Annotated[list[str], Field(min_length=1)]
+    ratios: list[Annotated[float, Field(ge=0, le=1)]] | None = None
+    """The part of each file that an epoch takes, another one every time; None: all of all."""
+
+
 class DataPlan(ApiModel):
-    """The data, as named by the user."""
+    """The data, as named by the user: in S3, or by file:// where a run needs no S3."""
 
     train: str
     eval: str | None = None
+    train_files: LabelFiles | None = None
+    """What `train` stands for, if it isn't one file or folder."""
+    eval_files: LabelFiles | None = None
     eval_fraction: float
     dictionary: str
     validation: Literal["Strict", "Warn", "Off"] = "Strict"

@@ -249,8 +249,9 @@ class DataSpec(ApiModel):
     train: Annotated[
         S3Uri,
         Field(
-            description="A packed set (the folder of its index.json, made by rectrain-data pack) or a "
-            "PaddleOCR label file (lines of image path, tab, text; images beside it)."
+            description="A packed set (the folder of its index.json, made by rectrain-data pack), a "
+            "PaddleOCR label file (lines of image path, tab, text; images beside it), or a folder of "
+            "PaddleOCR's LMDBs (data.mdb, there or in folders below)."
         ),
     ]
     eval: Annotated[

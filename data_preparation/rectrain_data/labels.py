@@ -19,7 +19,7 @@ from rectrain_data.lines import LineFile
 from rectrain_data.transfer.files import local_error
 
 _BOM = b"\xef\xbb\xbf"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Unicode's categories Cc and Cs."""
 _NOWHERE = frozenset(("", ".", ".."))
 Fault = tuple[Code, str]
@@ -34,12 +34,15 @@ class Label:
     line: int
 
 
-def parse(lines: Iterable[bytes], file: str, report: Report) -> Iterator[Label]:
-    """The good lines, in order; what is wrong with the others goes into the report. Pure, streaming."""
+def parse(lines: Iterable[bytes], file: str, report: Report, *, anywhere: bool = False) -> Iterator[Label]:
+    """The good lines, in order; what is wrong with the others goes into the report. Pure, streaming.
+
+    `anywhere`: paths may leave the folder. They may on the user's own machine.
+    """
     seen: dict[bytes, int] = {}  # digests: paths of a million lines would cost far more
     number = 0
     for number, raw in enumerate(lines, start=1):
-        label, faults = parse_line(raw.removesuffix(b"\n"), number)
+        label, faults = parse_line(raw.removesuffix(b"\n"), number, anywhere=anywhere)
         for code, detail in faults:
             report.add(code, file, number, detail)
         if label is None:
@@ -53,7 +56,7 @@ def parse(lines: Iterable[bytes], file: str, report: Report) -> Iterator[Label]:
         report.add(Code.NO_SAMPLES, file)
 
 
-def parse_line(raw: bytes, number: int) -> tuple[Label | None, list[Fault]]:
+def parse_line(raw: bytes, number: int, *, anywhere: bool = False) -> tuple[Label | None, list[Fault]]:
     """One line without its newline: the label if nothing is wrong with it, and what is."""
     faults: list[Fault] = []
     if number == 1 and raw.startswith(_BOM):
@@ -71,36 +74,36 @@ def parse_line(raw: bytes, number: int) -> tuple[Label | None, list[Fault]]:
     path, tab, content = text.partition("\t")
     if not tab:
         return None, [*faults, (Code.NO_TAB, "")]
-    faults += faults_of(path, content)
+    faults += faults_of(path, content, anywhere=anywhere)
     return (None if faults else Label(path, content, number)), faults
 
 
-def faults_of(path: str, text: str) -> list[Fault]:
+def faults_of(path: str, text: str, *, anywhere: bool = False) -> list[Fault]:
     """What is wrong with a path and its text, wherever they come from."""
     faults: list[Fault] = []
-    if not is_inside(path):
+    if not (anywhere and path.strip()) and not is_inside(path):
         faults.append((Code.PATH_OUTSIDE, repr(path)))
     if "\t" in text:
         faults.append((Code.EXTRA_TAB, path))
     elif not text.strip():
         faults.append((Code.EMPTY_LABEL, path))
-    elif _CONTROL.search(text):
+    elif CONTROL.search(text):
         faults.append((Code.CONTROL_CHARACTER, path))
     return faults
 
 
 def is_inside(path: str) -> bool:
     """Whether a relative path stays in its folder, as a path, as a tar member and as an S3 key."""
-    if path != path.strip() or "\\" in path or _CONTROL.search(path):
+    if path != path.strip() or "\\" in path or CONTROL.search(path):
         return False
     return _NOWHERE.isdisjoint(path.split("/"))
 
 
-def read(path: Path, report: Report) -> Iterator[Label]:
+def read(path: Path, report: Report, *, anywhere: bool = False) -> Iterator[Label]:
     """The good lines of a label file. Raises InputMissing, PermissionRefused."""
     try:
         with path.open("rb") as file:
-            yield from parse(file, str(path), report)
+            yield from parse(file, str(path), report, anywhere=anywhere)
     except OSError as exc:
         raise local_error(exc, path) from exc
 
@@ -141,9 +144,14 @@ class LooseSet:
     A `rectrain_data.samples.SampleSet`. Thread- and fork-safe.
     """
 
-    def __init__(self, file: Path, passed_over: bytes = b"") -> None:
-        """`passed_over`: a bit for each line, set where it is no sample. Empty: all of them are."""
+    def __init__(self, file: Path, folder: Path | None = None, passed_over: bytes = b"") -> None:
+        """`folder`: where the paths begin, if not beside the file; they may leave it.
+
+        `passed_over`: a bit for each line, set where it is no sample. Empty: all of them are.
+        """
         self.file = file
+        self.folder = folder or file.parent
+        self._anywhere = folder is not None
         try:
             self._lines = LineFile(file)
         except OSError as exc:
@@ -172,7 +180,7 @@ class LooseSet:
 
     def _line(self, index: int) -> Label:
         row = int(self._rows[index])
-        label, faults = parse_line(self._lines[row], row + 1)
+        label, faults = parse_line(self._lines[row], row + 1, anywhere=self._anywhere)
         if label is None:
             report = Report()
             for code, detail in faults:
@@ -195,7 +203,7 @@ class LooseSet:
 
     def image_path(self, index: int) -> Path:
         """The image on the disk."""
-        return self.file.parent / self.sample_id(index)
+        return self.folder / self.sample_id(index)
 
     def image_bytes(self, index: int) -> bytes:
         """The encoded image. Raises InputMissing."""

@@ -51,7 +51,7 @@ def recipe_for(plan: RunPlan, staged: Staged, board: Board, show: Show | None = 
     board.enter(Stage.CHECKING)
     dictionary = staged.dictionary
     with staged.uris.translating():
-        if not any(len(open_set(*whole)) for whole in staged.wholes()):
+        if not any(len(open_set(whole)) for whole in staged.wholes()):
             _tell(plan.data, _nothing(plan, staged), board, show)
         return resolve(
             plan.model, plan.training, dictionary.characters, use_space_char=dictionary.use_space_char
@@ -138,7 +138,8 @@ def _look(plan: RunPlan, recipe: Recipe, staged: Staged, board: Board, ranks: in
     train, held_out = parts
     findings = [*_of_lines(plan, staged), *(finding for one in checks for finding in one.findings)]
     if train.left:
-        findings += schedule_findings(plan, recipe, train.left, ranks)
+        drawn = train.source.parts()
+        findings += schedule_findings(plan, recipe, drawn.count if drawn else train.left, ranks)
     amp.tell(recipe.amp)
     return Found(
         staged=dataclasses.replace(staged, train=train.source, eval=held_out.source),
@@ -203,7 +204,7 @@ def _check(plan: RunPlan, recipe: Recipe, staged: Staged, parts: list[_Part], bo
     """Look at every set once. With Warn, what is bad is left out of the parts: of the evaluation samples only
     what has no image, since a label that the model can't write is an error of the model.
     """
-    opened = [(whole, open_set(*whole)) for whole in staged.wholes()]
+    opened = [(whole, open_set(whole)) for whole in staged.wholes()]
     sets = [(whole, samples) for whole, samples in opened if len(samples)]  # of none, its lines tell why
     total = sum(len(samples) for _, samples in sets)
     counter, steps = _Counter(total, board), time_steps(recipe)

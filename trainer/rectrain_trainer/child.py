@@ -30,6 +30,7 @@ from rectrain_api.errors import (
 from rectrain_api.exit_codes import EX_OK, outcome_of
 from rectrain_api.plan import Plan, parse_plan
 from rectrain_api.report import Stage
+from rectrain_data.transfer.local import is_local
 from rectrain_trainer.board import Board
 from rectrain_trainer.chunks import ChunkHandler, Chunks
 from rectrain_trainer.console import PLAIN, Narrator, set_up_logging
@@ -42,6 +43,7 @@ from rectrain_trainer.ranks import Ranks
 from rectrain_trainer.report import Reporter
 from rectrain_trainer.stacks import offer_stacks
 from rectrain_trainer.supervisor import stop_margin_s
+from rectrain_trainer.upstream_words import UpstreamWords
 
 if TYPE_CHECKING:
     from rectrain_trainer.found import Found
@@ -57,6 +59,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
     ranks = Ranks.from_environment()
     console = set_up_logging(debug=arguments.debug, beside=None if ranks.leads_pod else ranks.share.rank)
     plan = read_plan(arguments.plan)
+    if is_local(plan.checkpoint.uri):
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(UpstreamWords())
     grace_s = plan.termination_grace_seconds
     interrupt = Interrupt(grace_s - stop_margin_s(grace_s))
     board = Board(plan.checkpoint.uri, FlightRecorder(arguments.recorder))

@@ -1,5 +1,6 @@
-"""`rectrain-trainer`: run a job (in a pod, or a manifest on a laptop), read images with its model, or look
-into its checkpoints (`rectrain_trainer.checkpoints`) or at models (`rectrain_trainer.configs`).
+"""`rectrain-trainer`: run a job (in a pod; a manifest or a config of PaddleOCR on a laptop), read images with
+its model, or look into its checkpoints (`rectrain_trainer.checkpoints`) or at models
+(`rectrain_trainer.configs`).
 
 The pod's command is `rectrain-trainer run --plan /etc/rectrain/plan/run.json`. Imports stay light: what
 needs Paddle is imported by the child, or when it is used.
@@ -9,6 +10,7 @@ import logging
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -23,6 +25,7 @@ from rectrain_trainer.child import read_plan
 from rectrain_trainer.complaint import complain, meant
 from rectrain_trainer.console import set_up_logging
 from rectrain_trainer.environment import PodEnvironment, ensure_home, laptop_work_dir
+from rectrain_trainer.laptop import gpus_here, overrides_of, plan_of_config
 from rectrain_trainer.launch import launch
 from rectrain_trainer.manifest import read_manifest
 from rectrain_trainer.meeting import Seat
@@ -53,6 +56,23 @@ def run(
             help="A RecTrainingJob manifest; runs without a cluster. Its replicas.env wins over yours.",
         ),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "-c",
+            "--config",
+            help="A config of PaddleOCR; runs with the data and the folder that it names, without S3.",
+        ),
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-o", "--opt", metavar="KEY=VALUE", help="Set a key of the config: Global.epoch_num=10."
+        ),
+    ] = None,
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="More keys, behind one -o.")
+    ] = None,
     plan: Annotated[
         Path | None, typer.Option("--plan", help="A run plan (run.json), as the operator writes it.")
     ] = None,
@@ -62,7 +82,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Train to the end: stage, check, train, export. A run that was interrupted goes on where it was."""
-    _supervised(file, plan, work_dir, debug, "end")
+    _supervised(file, plan, work_dir, debug, "end", config=config, pairs=[*(override or []), *(more or [])])
 
 
 @app.command()
@@ -88,6 +108,8 @@ def _supervised(
     debug: bool,
     until: Until,
     as_json: bool = False,
+    config: Path | None = None,
+    pairs: Sequence[str] = (),
 ) -> NoReturn:
     """Run the child, tell its end where Kubernetes looks for it, and exit as it says."""
     block_signals()
@@ -95,7 +117,8 @@ def _supervised(
     pod = PodEnvironment.read()
     try:
         arguments = [*(["--debug"] if debug else []), *(["--json"] if as_json else [])]
-        result = _run(file, plan, work_dir or pod.work_dir, pod.seat, arguments, until)
+        where = work_dir or pod.work_dir
+        result = _run(file, plan, where, pod.seat, arguments, until, config=config, pairs=pairs)
     except Exception as e:
         error = meant(e)
         row = outcome_of(error)
@@ -116,10 +139,18 @@ def _run(
     seat: Seat | None,
     arguments: list[str],
     until: Until,
+    *,
+    config: Path | None,
+    pairs: Sequence[str],
 ) -> TerminationResult:
     """Supervise one run; the temporary work folder goes with it."""
-    if (file is None) == (plan is None):
-        raise UsageError("Name one of -f job.yaml (a manifest) and --plan run.json (a run plan).")
+    if sum(named is not None for named in (file, config, plan)) != 1:
+        raise UsageError(
+            "Name one of -f job.yaml (a manifest), -c config.yml (a config of PaddleOCR) and --plan run.json "
+            "(a run plan)."
+        )
+    if pairs and config is None:
+        raise UsageError(f"{pairs[0]} sets a key of a config, and -c names none.")
     variables: dict[str, str] = {}
     temporary = None if work_dir else laptop_work_dir()
     place = work_dir or temporary
@@ -132,6 +163,10 @@ def _run(
             variables = manifest.environment
             plan = place / "run.json"
             plan.write_text(manifest.plan.to_json(), encoding="utf-8")
+        if config is not None:
+            plan = place / "run.json"
+            made = plan_of_config(config, overrides_of(pairs), gpus_here())
+            plan.write_text(made.to_json(), encoding="utf-8")
         assert plan is not None
         arguments = ["--plan", str(plan), "--work-dir", str(place), *arguments]
         # The child leaves without the interpreter's end, which would remove multiprocessing's folders.
@@ -140,7 +175,8 @@ def _run(
             result = launch(read_plan(plan), seat, arguments, until, variables)
         if result.reason in ("OutOfMemory", "Crashed", "Stalled"):
             log.error("%s", result.message)
-        if file is not None and until == "end" and result.reason == "Interrupted":
+        by_hand = file is not None or config is not None
+        if by_hand and until == "end" and result.reason == "Interrupted":
             log.info("The same command goes on from the last checkpoint.")
         return result
     finally:

@@ -1,10 +1,11 @@
 """Batches for training: deterministic, resumable at any batch, honest about bad samples.
 
 Called by the train stage and the benchmark. What a batch holds depends on (seed, epoch, position) alone:
-not on the number of workers, nor on what was loaded before. Every sample comes exactly once an epoch, on one
-of the ranks; the last batch may be smaller. An unusable sample is an error (the check stage came first),
-never replaced by another one as upstream's loader does. RecConAug joins others to a sample: which ones is
-drawn like the rest of its augmentation, and that they were used so counts nowhere.
+not on the number of workers, nor on what was loaded before. Every sample comes exactly once an epoch (of
+label files with a ratio: each of the epoch's part), on one of the ranks; the last batch may be smaller. An
+unusable sample is an error (the check stage came first), never replaced by another one as upstream's loader
+does. RecConAug joins others to a sample: which ones is drawn like the rest of its augmentation, and that they
+were used so counts nowhere.
 """
 
 import copy
@@ -186,7 +187,9 @@ class Loader:
         """`share`: this rank's part of every step's samples, of `batch_size` for each rank."""
         self.share = share
         self._source = source
-        self.samples = len(source.open())
+        self._seed = recipe.seed
+        self._parts = source.parts()
+        self.samples = self._parts.count if self._parts else len(source.open())
         if not self.samples:
             raise DatasetInvalid("The training set holds no samples.")
         self._sampler = Sampler(
@@ -205,17 +208,23 @@ class Loader:
 
     def names_of(self, epoch: int, number: int, limit: int) -> list[str]:
         """Where the first samples of batch `number` of `epoch` are found."""
-        _, positions = next(self._sampler.batches(epoch, number))
+        _, positions = next(self._drawn(epoch, number))
         return [self._source.name(i) for i in positions[:limit]]
 
     def batches(self, epoch: int, start: int = 0) -> Generator[Batch]:
         """The batches of `epoch` from number `start` on. One such iterator at a time."""
-        drawn = self._sampler.batches(epoch, start)
+        drawn = self._drawn(epoch, start)
         tasks = (Task(epoch, scale, self.share.of(positions)) for scale, positions in drawn)
         if self._maker:
             yield from map(self._maker, tasks)
         elif self._pool:
             yield from self._pool.map(tasks, ahead=PREFETCH)
+
+    def _drawn(self, epoch: int, start: int) -> Iterator[tuple[Scale, list[int]]]:
+        """The sampler's batches, in positions of the source."""
+        chosen = self._parts.of(self._seed, epoch) if self._parts else None
+        for scale, positions in self._sampler.batches(epoch, start):
+            yield scale, positions if chosen is None else chosen[positions].tolist()
 
     def close(self) -> None:
         if self._pool:

@@ -25,10 +25,10 @@ Validation = Literal["Strict", "Warn", "Off"]
 
 @dataclass(frozen=True)
 class PassedOver:
-    """Of one label file."""
+    """Of the label files of a set."""
 
-    bits: bytes = b""
-    """One for each line, as `LooseSet` takes them. Empty: no line is passed over."""
+    bits: tuple[bytes, ...] = ()
+    """Of each file one for each line, as `LooseSet` takes them. Empty: no line is passed over."""
     count: int = 0
     findings: list[Finding] = field(default_factory=list)
     """Why, with paths on this disk."""
@@ -54,7 +54,35 @@ def read(file: Path, uri: str, store: Store, validation: Validation) -> tuple[di
         for row in missing:
             report.add(Code.IMAGE_MISSING, str(file), row.line, row.path)
         rows = [row for row in rows if row.path in listed]
-    return _sizes(rows, listed), _others(file, rows, report.findings)
+    return _sizes(rows, listed), _others({file: rows}, report.findings)
+
+
+def read_local(
+    folder: Path, files: Iterable[Path], validation: Validation, *, anywhere: bool = False
+) -> PassedOver:
+    """The lines that are passed over of label files of this machine, whose paths begin at `folder`.
+
+    Raises as `read`.
+    """
+    report = Report()
+    rows = {file: list(labels.read(file, report, anywhere=anywhere)) for file in files}
+    if validation == "Strict":
+        report.raise_if_any()
+    if validation == "Warn":
+        return _others(rows, report.findings)
+    missing = [(f, row) for f, own in rows.items() for row in own if not (folder / row.path).is_file()]
+    if missing and validation == "Strict":
+        file, first = missing[0]
+        many = f", nor are {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputMissing(
+            f"The image {folder / first.path} ({file} line {first.line}) isn't there{many}: add it, remove "
+            "its line, or correct the folder that the paths begin at."
+        )
+    for file, row in missing:
+        report.add(Code.IMAGE_MISSING, str(file), row.line, row.path)
+    gone = {(file, row.line) for file, row in missing}
+    left = {file: [row for row in own if (file, row.line) not in gone] for file, own in rows.items()}
+    return _others(left, report.findings)
 
 
 def _sizes(rows: Iterable[Label], listed: Mapping[str, int]) -> dict[str, int]:
@@ -75,10 +103,12 @@ def _remove_stale(file: Path, missing: Iterable[Label]) -> None:
             (file.parent / row.path).unlink(missing_ok=True)
 
 
-def _others(file: Path, rows: list[Label], findings: list[Finding]) -> PassedOver:
-    lines = len(LineFile(file))
-    if len(rows) == lines:
-        return PassedOver(findings=findings)
-    bits = np.ones(lines, dtype=np.uint8)
-    bits[[row.line - 1 for row in rows]] = 0
-    return PassedOver(np.packbits(bits).tobytes(), lines - len(rows), findings)
+def _others(rows: Mapping[Path, list[Label]], findings: list[Finding]) -> PassedOver:
+    """`rows`: those that are samples, of each file."""
+    bits, count = [], 0
+    for file, own in rows.items():
+        flags = np.ones(len(LineFile(file)), dtype=np.uint8)
+        flags[[row.line - 1 for row in own]] = 0
+        count += int(flags.sum())
+        bits.append(np.packbits(flags).tobytes() if flags.any() else b"")
+    return PassedOver(tuple(bits) if count else (), count, findings)

@@ -14,7 +14,7 @@ from rectrain_api.plan import PlanFrame
 from rectrain_api.records import attempt_prefix
 from rectrain_api.run_log import LogStore
 from rectrain_api.run_state import RunState
-from rectrain_data.transfer import ObjectInfo, Retries, S3Options, Store, Upload, open_store
+from rectrain_data.transfer import ObjectInfo, Retries, S3Options, Store, Upload, is_local, open_store
 from rectrain_data.transfer.retries import DEFAULT_DEADLINE_S, OnRetry
 
 DEADLINE_VARIABLE: Final = "RECTRAIN_S3_DEADLINE_SECONDS"
@@ -51,7 +51,12 @@ class Unfenced:
 
 
 def options_of(plan: PlanFrame) -> S3Options:
-    """How S3 is reached: the plan's own settings, then AWS's names in the environment, then a profile."""
+    """How S3 is reached: the plan's own settings, then AWS's names in the environment, then a profile.
+
+    A run in a local folder reaches no S3, so nothing is asked for.
+    """
+    if is_local(plan.checkpoint.uri):
+        return S3Options()
     return S3Options.from_environment(
         endpoint=plan.s3.endpoint, region=plan.s3.region, addressing_style=plan.s3.addressing_style
     )

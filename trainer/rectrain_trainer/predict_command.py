@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rectrain_api.errors import DatasetInvalid, RectrainError
+from rectrain_data.transfer.local import is_local, local_path
 from rectrain_trainer.device import configure_device
 from rectrain_trainer.predict import Prediction, Predictor, Unread, image_files
 
@@ -26,7 +27,7 @@ def run(model: str, named: Sequence[Path], *, as_json: bool) -> None:
     images = image_files(named)
     configure_device(0)
     with tempfile.TemporaryDirectory(prefix="rectrain-model-") as temporary:
-        folder = Path(model)
+        folder = local_path(model) if is_local(model) else Path(model)
         if model.startswith("s3://"):
             from rectrain_trainer.fetch_model import fetch_model
 

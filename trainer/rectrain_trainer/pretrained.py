@@ -224,7 +224,7 @@ def _of_file(named: PretrainedPlan, open_store: Callable[[str], Store], folder: 
 
 def _lines(dictionary: str, open_store: Callable[[str], Store]) -> list[str]:
     """A dictionary's lines as upstream counts them: each is a class, also one that can never be read."""
-    if dictionary.startswith("s3://"):
+    if "://" in dictionary:
         parent, _, name = dictionary.rpartition("/")
         data = open_store(parent).get_bytes(name)
     elif (path := builtin_names().get(dictionary)) is not None:

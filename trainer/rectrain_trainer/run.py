@@ -27,7 +27,7 @@ from rectrain_api.records import AttemptEnd
 from rectrain_api.run_log import RunLog, check_plan
 from rectrain_api.run_state import ROLLED_BACK, UNPRODUCTIVE_LIMIT, RunState
 from rectrain_api.status import Progress, Reason
-from rectrain_data.transfer import RetryEvent, S3Options, Store
+from rectrain_data.transfer import RetryEvent, S3Options, Store, is_local
 from rectrain_trainer.board import Board
 from rectrain_trainer.check import check_data, recipe_for
 from rectrain_trainer.checkpoint import Committer
@@ -100,7 +100,8 @@ class Run:
         Raises a RectrainError, or something that nobody foresaw.
         """
         self._options = options_of(self.written)
-        log.info("%s.", self._options.describe())
+        if not is_local(self.written.checkpoint.uri):
+            log.info("%s.", self._options.describe())
         self.plan = resolved(self.written, self._open)
         if not self.ranks.first:
             recipe, staged = self._prepare_beside()
@@ -226,7 +227,8 @@ class Run:
 
     def _waiting(self, event: RetryEvent) -> None:
         since = time.strftime("%H:%M:%S UTC", time.gmtime(time.time() - event.waited_s))
-        self.board.say(f"Waiting for S3 since {since}: {event.sentence}")
+        what = "the disk" if is_local(self.written.checkpoint.uri) else "S3"
+        self.board.say(f"Waiting for {what} since {since}: {event.sentence}")
 
     def _look(self, run_log: RunLog) -> RunState:
         """Whose place it is, and how far it got."""

@@ -5,6 +5,8 @@
 
 from typing import Protocol
 
+from rectrain_trainer.parts import Parts
+
 
 class Samples(Protocol):
     """Labelled images by position."""
@@ -25,6 +27,10 @@ class Source(Protocol):
 
     def open(self) -> Samples:
         """Open it, in this process."""
+        ...
+
+    def parts(self) -> Parts | None:
+        """Of what an epoch takes a part; None: it takes everything."""
         ...
 
     def name(self, i: int) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-_ORDER, _SAMPLE, _STEP, _BUILD, _OPERATORS, _TURNS = range(6)  # streams that never meet
+_ORDER, _SAMPLE, _STEP, _BUILD, _OPERATORS, _TURNS, _PARTS = range(7)  # streams that never meet
 
 
 def _words(stream: int, *key: int) -> tuple[int, int]:
@@ -22,6 +22,13 @@ def _words(stream: int, *key: int) -> tuple[int, int]:
 def epoch_order(seed: int, epoch: int, count: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
     """The order of `count` samples in one epoch: every sample exactly once."""
     return np.random.Generator(np.random.PCG64(_words(_ORDER, seed, epoch))).permutation(count)
+
+
+def epoch_part(
+    seed: int, epoch: int, group: int, count: int, size: int
+) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """`size` of a group's `count` samples: those that one epoch takes."""
+    return np.random.Generator(np.random.PCG64(_words(_PARTS, seed, epoch, group))).permutation(count)[:size]
 
 
 def epoch_turns(seed: int, epoch: int, batches: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":

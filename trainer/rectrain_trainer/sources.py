@@ -6,13 +6,17 @@ Made by the stage stage. Messages name what the user knows: the place in S3, not
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from rectrain_data.joined import JoinedSet
 from rectrain_data.labels import LooseSet
+from rectrain_data.lmdb_set import LmdbSet
 from rectrain_data.packed import PackedSet
 from rectrain_data.samples import SampleSet
 from rectrain_data.split import EVAL, Split, partition
+from rectrain_trainer.parts import Parts
 
 
 @dataclass(frozen=True)
@@ -20,21 +24,25 @@ class StagedSource:
     """A set on this disk, or one part of it."""
 
     path: Path
-    """Folder of a packed set, or a label file."""
+    """Folder of a packed set or of an LMDB, a label file, or the folder that `files` begin at."""
     packed: bool
     split: Split | None = None
     """The set's own split."""
     part: Split | None = None
     """A part chosen by hash, for a set without splits."""
     eval_fraction: float = 0.0
-    passed_over: bytes = b""
-    """Of a label file, a bit for each line: set where it is no sample. Empty: all of them are."""
+    passed_over: tuple[bytes, ...] = ()
+    """Of each label file, a bit for each line: set where it is no sample. Empty: all of them are."""
     left_out: bytes = b""
     """A bit for each sample of the whole set: set where it can't be used. Empty: all of them can."""
+    files: tuple[Path, ...] = ()
+    """Label files that are one set."""
+    ratios: tuple[float, ...] = ()
+    """The part of each of them that an epoch of training takes; empty: all of all."""
 
     def open(self) -> "PartOfSet":
         """Open it, in this process."""
-        whole = open_set(*self.whole)
+        whole = open_set(self.whole)
         indices: Sequence[int] = range(len(whole))
         if self.part is not None:
             identities = [whole.sample_id(i) for i in range(len(whole))]
@@ -46,27 +54,42 @@ class StagedSource:
             indices = chosen[bits[chosen] == 0].tolist()
         return PartOfSet(whole, indices)
 
+    def parts(self) -> Parts | None:
+        """Of what an epoch takes a part; None: it takes everything."""
+        if all(ratio == 1 for ratio in self.ratios):
+            return None
+        opened = self.open()
+        assert isinstance(opened.whole, JoinedSet)
+        file_of = np.searchsorted(opened.whole.ends, np.array(opened.indices, dtype=np.int64), side="right")
+        return Parts(tuple(np.flatnonzero(file_of == n) for n in range(len(self.files))), self.ratios)
+
     def without(self, indices: Iterable[int]) -> "StagedSource":
         """The same but for these samples of the whole set."""
         bad = np.fromiter(indices, dtype=np.int64)
         if not len(bad):
             return self
-        bits = np.zeros(len(open_set(*self.whole)), dtype=np.uint8)
+        bits = np.zeros(len(open_set(self.whole)), dtype=np.uint8)
         bits[bad] = 1
         return replace(self, left_out=np.packbits(bits).tobytes())
 
     @property
     def whole(self) -> "Whole":
         """The set that it is of."""
-        return self.path, self.packed, self.split, self.passed_over
+        return Whole(self.path, self.packed, self.split, self.files, self.passed_over)
 
     def name(self, i: int) -> str:
         """Where sample `i` is found."""
         return self.open().name(i)
 
 
-Whole = tuple[Path, bool, Split | None, bytes]
-"""A set as `open_set` takes it."""
+class Whole(NamedTuple):
+    """A set, whole."""
+
+    path: Path
+    packed: bool
+    split: Split | None = None
+    files: tuple[Path, ...] = ()
+    passed_over: tuple[bytes, ...] = ()
 
 
 def wholes_of(*sources: StagedSource) -> list[Whole]:
@@ -74,9 +97,15 @@ def wholes_of(*sources: StagedSource) -> list[Whole]:
     return list(dict.fromkeys(s.whole for s in sources))
 
 
-def open_set(path: Path, packed: bool, split: Split | None = None, passed_over: bytes = b"") -> SampleSet:
+def open_set(whole: Whole) -> SampleSet:
     """A staged set. Labels were checked once, when it was staged."""
-    return PackedSet.open(path, split=split) if packed else LooseSet(path, passed_over)
+    path = whole.path
+    if whole.packed:
+        return PackedSet.open(path, split=whole.split)
+    if whole.files:
+        others = whole.passed_over or (b"",) * len(whole.files)
+        return JoinedSet([LooseSet(f, path, bits) for f, bits in zip(whole.files, others, strict=True)])
+    return LmdbSet(path) if path.is_dir() else LooseSet(path, None, *whole.passed_over)
 
 
 class PartOfSet:

@@ -1,4 +1,5 @@
 """Everything of ours that touches S3, over obstore. Synchronous; threads inside where many requests help.
+A folder of this machine serves as well (`transfer.local`): a run on a laptop keeps its place there.
 
 Called by the trainer (staging, checkpoints, the run's log: `Store` is a `rectrain_api.run_log.LogStore`)
 and by `rectrain-data upload|ls`. Keys are relative to the store's own prefix. Every request is retried
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import obstore
 import obstore.exceptions
-from obstore.store import S3Store
+from obstore.store import LocalStore, S3Store
 
 from rectrain_api.errors import InvalidSpec
 from rectrain_data.transfer import errors
@@ -60,7 +61,7 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key.strip("/")
 
 
-def open_store(uri: str, options: S3Options, retries: Retries | None = None) -> "Store":
+def open_bucket(uri: str, options: S3Options, retries: Retries) -> "Store":
     """The store of `s3://bucket/prefix`. Sends no request yet.
 
     Raises:
@@ -79,17 +80,18 @@ def open_store(uri: str, options: S3Options, retries: Retries | None = None) -> 
         },
         credential_provider=options.credential_provider(),
     )
-    return Store(inner, bucket, prefix, options.endpoint, retries or Retries())
+    return Store(inner, f"s3://{bucket}", prefix, options.endpoint, retries)
 
 
 class Store:
     """A prefix of a bucket. Thread-safe."""
 
     def __init__(
-        self, inner: S3Store, bucket: str, prefix: str, endpoint: str | None, retries: Retries
+        self, inner: S3Store | LocalStore, root: str, prefix: str, endpoint: str | None, retries: Retries
     ) -> None:
+        """`root`: the URI that keys begin at, without a slash at the end."""
         self._inner = inner
-        self._bucket = bucket
+        self._root = root
         self._prefix = f"{prefix}/" if prefix else ""
         self._endpoint = endpoint
         self.retries = retries
@@ -97,16 +99,16 @@ class Store:
     @property
     def uri(self) -> str:
         """The store's own place, without a slash at the end."""
-        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+        return f"{self._root}/{self._prefix}".rstrip("/")
 
     def uri_of(self, key: str) -> str:
         """The whole URI of a key."""
-        return f"s3://{self._bucket}/{self._prefix}{key}"
+        return f"{self._root}/{self._prefix}{key}"
 
     def at(self, prefix: str) -> "Store":
         """The same store, deeper."""
         deeper = f"{self._prefix}{prefix.strip('/')}"
-        return Store(self._inner, self._bucket, deeper.rstrip("/"), self._endpoint, self.retries)
+        return type(self)(self._inner, self._root, deeper.rstrip("/"), self._endpoint, self.retries)
 
     # -- one object
 
@@ -146,9 +148,7 @@ class Store:
         attributes = {_SHA256_KEY: sha256_bytes(data)} | (
             {"Content-Type": content_type} if content_type else {}
         )
-        self._run(
-            key, lambda: obstore.put(self._inner, self._path(key), data, attributes=attributes), WRITING
-        )
+        self._run(key, lambda: self._put(key, data, attributes), WRITING)
 
     def put_file(self, key: str, path: Path, sha256: str | None = None) -> ObjectInfo:
         """Send a file. A sha256 that is given is trusted."""
@@ -303,7 +303,7 @@ class Store:
 
         return self._run(key, request)
 
-    def _put(self, key: str, source: bytes | Path, attributes: dict[str, str]) -> str | None:
+    def _put(self, key: str, source: bytes | Path, attributes: dict[str, str] | None) -> str | None:
         done = obstore.put(
             self._inner,
             self._path(key),
@@ -319,14 +319,17 @@ class Store:
 
     def _run(self, key: str, request: Callable[[], T], doing: str = "reading") -> T:
         uri = self.uri_of(key)
-        return self.retries.run(request, lambda exc: errors.classify(exc, uri, self._endpoint, doing))
+        return self.retries.run(request, lambda exc: self._understand(exc, uri, doing))
+
+    def _understand(self, exc: BaseException, uri: str, doing: str = "reading") -> errors.Failure:
+        return errors.classify(exc, uri, self._endpoint, doing)
 
     def _found(self, key: str, request: Callable[[], T]) -> T | None:
         def tolerant() -> T | None:
             try:
                 return request()
-            except FileNotFoundError as exc:
-                if errors.code_of(exc) == "NoSuchBucket":
+            except Exception as exc:
+                if not self._understand(exc, self.uri_of(key)).missing_object:
                     raise
                 return None
 

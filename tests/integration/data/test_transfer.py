@@ -1,4 +1,4 @@
-"""Transfers against a real S3 service: what arrives, who wins, and what each failure says."""
+"""Transfers against a real S3 service and a local folder: what arrives, who wins, what each failure says."""
 
 import http.server
 import re
@@ -22,6 +22,8 @@ from rectrain_data.transfer import (
     S3Options,
     Store,
     Upload,
+    local_path,
+    local_uri,
     open_store,
     sha256_file,
 )
@@ -37,11 +39,15 @@ def env(seaweed: Any) -> dict[str, str]:
     return dict(seaweed.env)
 
 
-@pytest.fixture
-def store(env: dict[str, str], request: pytest.FixtureRequest) -> Store:
-    """A place of each test's own."""
+@pytest.fixture(params=["s3", "file"])
+def store(
+    env: dict[str, str], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Store:
+    """A place of each test's own, of each kind."""
     name = "".join(c if c.isalnum() else "-" for c in request.node.name)
-    return open_store(f"s3://{BUCKET}/{name}", S3Options.from_environment(env))
+    if request.param == "s3":
+        return open_store(f"s3://{BUCKET}/{name}", S3Options.from_environment(env))
+    return open_store(local_uri(tmp_path_factory.mktemp("places") / name), S3Options())
 
 
 def open_with(env: dict[str, str], uri: str = f"s3://{BUCKET}/x", **changes: str) -> Store:
@@ -96,7 +102,7 @@ def test_what_differs_from_its_promise_is_not_kept(store: Store, tmp_path: Path)
         Download("large", tmp_path / "out", PART_BYTES + 2),
         Download("large", tmp_path / "out", 3 * PART_BYTES),
     ):
-        with pytest.raises(Corrupt, match=f"s3://{BUCKET}.*upload it again"):
+        with pytest.raises(Corrupt, match=f"{re.escape(store.uri)}.*(upload|write) it again"):
             store.download_file(item)
     assert [p.name for p in tmp_path.iterdir()] == ["large"]
     with pytest.raises(Corrupt):
@@ -162,19 +168,41 @@ def test_a_store_that_ignores_the_condition_is_refused(monkeypatch: pytest.Monke
     )
 
 
-def test_what_is_not_there_is_named(store: Store, env: dict[str, str], tmp_path: Path) -> None:
+def test_what_is_not_there_is_named(store: Store, tmp_path: Path) -> None:
     for ask in (
         lambda: store.get_bytes("nothing"),
         lambda: store.get_range("nothing", 0, 5),
         lambda: store.copy("nothing", "x"),
         lambda: store.download_file(Download("nothing", tmp_path / "x")),
     ):
-        with pytest.raises(InputMissing, match=rf"s3://{BUCKET}/.*/nothing isn't there"):
+        with pytest.raises(InputMissing, match=rf"{re.escape(store.uri)}/nothing isn't there"):
             ask()
+    assert store.get("nothing/below") is None
+
+
+def test_a_bucket_that_is_not_there_is_named(env: dict[str, str]) -> None:
     absent = open_with(env, "s3://no-such-bucket/x")
     for ask in (lambda: absent.list_keys(""), lambda: absent.get("k"), lambda: absent.get_bytes("k")):
         with pytest.raises(InputMissing, match=r"bucket no-such-bucket"):
             ask()
+
+
+def test_a_local_folder_says_what_it_refuses(tmp_path: Path) -> None:
+    store = open_store(local_uri(tmp_path / "run"), S3Options(), Retries(0.1))
+    store.put_bytes("a", b"whole")
+    assert store.get("a/below") is None
+    (tmp_path / "run/b#1").write_bytes(b"what a writer that was killed leaves")
+    assert store.list_keys("") == ["a"]
+    assert local_path(store.uri) == tmp_path / "run"
+    with pytest.raises(InputMissing, match=rf"{store.uri}/a/below isn't there .*Not a directory"):
+        store.put_bytes("a/below", b"x")
+    with pytest.raises(InvalidSpec, match="isn't a usable place"):
+        store.put_bytes("a//b", b"x")
+    with pytest.raises(InvalidSpec, match="write it like file:///"):
+        open_store("file://relative/run", S3Options())
+    kernels_own = open_store("file:///sys/rectrain", S3Options())  # not even root may write there
+    with pytest.raises(PermissionRefused, match=r"file:///sys/rectrain/probe.*change its permissions"):
+        kernels_own.probe_conditional_writes()
 
 
 @pytest.mark.parametrize("changes", [{"AWS_SECRET_ACCESS_KEY": "wrong"}, {"AWS_ACCESS_KEY_ID": "nobody"}])

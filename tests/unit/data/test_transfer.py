@@ -1,5 +1,7 @@
 """The parts of the transfer that need no S3: options, error mapping, retries, bulk work."""
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from rectrain_api.errors import InputMissing, Interrupted, InvalidSpec, Permissi
 from rectrain_data.transfer import Corrupt, Retries, RetryEvent, S3Options, Store, split_uri
 from rectrain_data.transfer.bulk import for_each
 from rectrain_data.transfer.errors import Failure, classify
+from rectrain_data.transfer.local import classify as classify_local
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "very-secret"}
 
@@ -265,3 +268,23 @@ def test_being_told_to_stop_inside_a_request_is_no_failure_of_the_store() -> Non
     with pytest.raises(Interrupted):
         Retries(0.5, events.append).run(request, lambda exc: classify(exc, "s3://b/k", None))
     assert events == []
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "transient"),
+    [
+        (errno.ENOSPC, StoreUnavailable, True),
+        (errno.EIO, StoreUnavailable, True),
+        (errno.EROFS, PermissionRefused, False),
+        (errno.EACCES, PermissionRefused, False),
+        (errno.ENOTDIR, InputMissing, False),
+    ],
+)
+def test_what_a_local_disk_says_is_understood(number: int, kind: type[Exception], transient: bool) -> None:
+    """A full disk may be made room on: training goes on meanwhile, as while S3 is away."""
+    said = f"Generic LocalFileSystem error: Unable to copy data: {os.strerror(number)} (os error {number})"
+    failure = classify_local(obstore.exceptions.GenericError(said), "file:///home/me/run/log/1")
+    assert isinstance(failure.error, kind)
+    assert failure.transient == transient
+    assert "file:///home/me/run/log/1 " in str(failure.error)
+    assert os.strerror(number) in str(failure.error)

@@ -10,6 +10,7 @@ from rectrain_api.errors import DatasetInvalid, InputMissing, InternalError
 from rectrain_trainer import upstream
 from rectrain_trainer.loader import Batch, BatchMaker, Loader, Task
 from rectrain_trainer.model import dictionary_section
+from rectrain_trainer.sources import StagedSource
 from tests.unit.trainer_learn.digits import draw
 from tests.unit.trainer_learn.recipes import RECAUG, loose, make_recipe
 
@@ -53,6 +54,26 @@ def test_epochs_differ_and_repeat_exactly(digits: Path) -> None:
         assert not same(first, second)
         assert same(first, list(loader.batches(0)))
         assert same(first[4:], list(loader.batches(0, start=4)))
+
+
+def test_an_epoch_takes_another_part_of_a_label_file_each_time(digits: Path) -> None:
+    (digits / "few.txt").write_text("".join((digits / "labels.txt").read_text().splitlines(True)[:10]))
+    files = (digits / "labels.txt", digits / "few.txt")
+    source = StagedSource(digits, packed=False, files=files, ratios=(0.3, 1.0))
+    with Loader(make_recipe(), source) as loader:
+        named = [
+            [name for number in range(len(loader)) for name in loader.names_of(epoch, number, 8)]
+            for epoch in range(30)
+        ]
+        parts = [{name for name in epoch if "labels.txt" in name} for epoch in named]
+        assert {
+            (len(epoch), len(set(epoch)), len(part)) for epoch, part in zip(named, parts, strict=True)
+        } == {(25, 25, 15)}
+        assert len(set.union(*parts)) == 50
+        assert parts[0] != parts[1]
+        batches = list(loader.batches(3))
+        assert sum(len(b.images) for b in batches) == 25
+        assert same(batches[2:], list(loader.batches(3, start=2)))
 
 
 def test_batches_of_several_sizes(digits: Path) -> None:

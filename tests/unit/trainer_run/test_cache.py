@@ -24,6 +24,8 @@ CONTENT = {f"shard-{n}.tar": f"shard {n}".encode() for n in range(5)}
 class Store:
     """Holds CONTENT; may be made to wait, or to break in the middle."""
 
+    uri = "s3://b"
+
     def __init__(self) -> None:
         self.fetched: list[str] = []
         self.breaks_at = ""
@@ -137,3 +139,6 @@ def test_a_label_file_is_refused(tmp_path: Path) -> None:
     loose: Any = _Set(tmp_path / "labels.txt", False, (), Store(), [])  # type: ignore[arg-type]
     with pytest.raises(InvalidSpec, match=r"s3://b/labels\.txt is a label file: pack it"):
         _fetch_shared([loose], SharedCache(tmp_path / "volume", board), board)
+    lmdb: Any = _Set(tmp_path, False, (), Store(), [])  # type: ignore[arg-type]
+    with pytest.raises(InvalidSpec, match=r"s3://b is an LMDB: use data\.cache\.size"):
+        _fetch_shared([lmdb], SharedCache(tmp_path / "volume", board), board)

@@ -16,7 +16,7 @@ from rectrain_api.base import ApiModel
 from rectrain_api.errors import DatasetInvalid
 from rectrain_data.console import human, progress, say_retry
 from rectrain_data.interrupts import Interrupts
-from rectrain_data.transfer import S3Options, Store
+from rectrain_data.transfer import S3Options, Store, is_local, local_uri
 from rectrain_trainer.checkpoints import pull as pulling
 from rectrain_trainer.checkpoints import verify as verifying
 from rectrain_trainer.checkpoints.listing import listing_of, read_run
@@ -30,7 +30,12 @@ app = typer.Typer(
     help="Look into a run's place in S3: list it, verify every byte, download a checkpoint.",
     no_args_is_help=True,
 )
-Uri = Annotated[str, typer.Argument(help="The run's place (checkpoint.uri), such as s3://bucket/runs/x.")]
+Uri = Annotated[
+    str,
+    typer.Argument(
+        help="The run's place (checkpoint.uri), such as s3://bucket/runs/x; or a local run's folder."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Say more, with tracebacks.")]
 
@@ -98,6 +103,11 @@ def pull(
 
 
 def _open(uri: str) -> Store:
+    """A place in S3, or a folder of this machine."""
+    if "://" not in uri and Path(uri).is_dir():
+        uri = local_uri(Path(uri))
+    if is_local(uri):
+        return open_place(uri, S3Options(), say_retry)
     return open_place(uri, S3Options.from_environment(), say_retry)
 
 

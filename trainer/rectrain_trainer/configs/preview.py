@@ -68,7 +68,7 @@ def _source(data: Path) -> StagedSource:
 
 
 def _dictionary(name: str | None, source: StagedSource) -> Dictionary:
-    counts = dictionaries.count_set(open_set(*source.whole))
+    counts = dictionaries.count_set(open_set(source.whole))
     if name is None or name == FROM_LABELS:
         return dictionaries.from_counts(counts)
     if name.startswith("s3://"):
