@@ -174,7 +174,7 @@ def test_what_was_refused_is_said(
         monkeypatch.setattr(obstore, name, refuse)
     inner: Any = None
     with pytest.raises(PermissionRefused) as refused:
-        call(Store(inner, "bkt", "run", None, Retries()))
+        call(Store(inner, "s3://bkt", "run", None, Retries()))
     assert said in str(refused.value)
 
 

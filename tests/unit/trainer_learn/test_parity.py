@@ -132,7 +132,7 @@ def test_weights_that_are_not_there(done: Done, tmp_path: Path) -> None:
     trained = done.model.state_dict()
     empty.set_state_dict(trained | {"head.fc.weight": trained["head.fc.weight"] * 0})
     empty.eval()
-    export_module._save_network(empty, done.recipe, folder)
+    export_module.save_network(empty, done.recipe, folder)
     with pytest.raises(
         ExportMismatch, match=r"Paddle inference reads .*cause: weights that are missing or stale"
     ):

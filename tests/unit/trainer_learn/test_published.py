@@ -13,6 +13,7 @@ from rectrain_trainer.board import Board
 from rectrain_trainer.evaluate import EvalSet
 from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.publish import Publication, publish
+from rectrain_trainer.uris import UriMap
 from tests.support.plans import make_plan
 from tests.unit.trainer_learn.recipes import loose
 from tests.unit.trainer_learn.test_training import RECIPE, Fate, Run
@@ -25,7 +26,7 @@ def test_it_ends_the_run_and_its_checkpoints_are_kept(
     state = run.attempt(monkeypatch, Fate())
     assert state is not None
     before = dict(run.store.objects)
-    save, run_log = export_module._save_network, RunLog(run.store, run.store.uri)
+    save, run_log = export_module.save_network, RunLog(run.store, run.store.uri)
 
     def save_without_a_layer(model: Any, *arguments: Any) -> None:
         weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
@@ -33,7 +34,7 @@ def test_it_ends_the_run_and_its_checkpoints_are_kept(
         save(model, *arguments)
         model.set_state_dict(weights)
 
-    monkeypatch.setattr(export_module, "_save_network", save_without_a_layer)
+    monkeypatch.setattr(export_module, "save_network", save_without_a_layer)
     run_log.read()
     work = Publication(
         make_plan(epochs=3),
@@ -49,6 +50,7 @@ def test_it_ends_the_run_and_its_checkpoints_are_kept(
         evaluations={},
         checks={},
         train_samples=50,
+        uris=UriMap(),
     )
     with pytest.raises(
         ExportMismatch, match=r"cause: weights that are missing or stale\. The checkpoints"

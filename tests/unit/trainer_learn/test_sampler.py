@@ -48,7 +48,7 @@ def test_loaders_resumed_anywhere_share_out_what_is_left(
 ) -> None:
     """Every rank's own loader, begun at any step: with the steps before it, each sample once, on one rank."""
     recipe = dataclasses.replace(make_recipe(batch_size=batch), sampler=config)
-    source = SimpleNamespace(open=lambda: range(count))
+    source = SimpleNamespace(open=lambda: range(count), parts=lambda: None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader_module, "BatchMaker", lambda *_: lambda task: task)
         loaders = [Loader(recipe, source, share=Share(rank, world)) for rank in range(world)]  # type: ignore[arg-type]

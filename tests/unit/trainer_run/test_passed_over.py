@@ -36,7 +36,8 @@ def upload(tmp_path: Path) -> Upload:
         inner: Any = MemoryStore()
 
         def open_store(uri: str) -> Store:
-            return Store(inner, *split_uri(uri), None, Retries(0))
+            bucket, prefix = split_uri(uri)
+            return Store(inner, f"s3://{bucket}", prefix, None, Retries(0))
 
         file = make_digits(tmp_path / "made", COUNT, longest=4)
         written = file.read_bytes().splitlines()
@@ -178,8 +179,8 @@ def test_a_label_file_that_is_not_there_is_refused(validation: str, upload: Uplo
 
 
 def test_a_dictionary_that_is_not_there_costs_no_download(upload: Upload, tmp_path: Path) -> None:
-    with pytest.raises(InputMissing, match="no dictionary 'ppocrv5_th_dict'"):
-        looked_at(plan_of("Warn", dictionary="ppocrv5_th_dict"), upload(), tmp_path / "data")
+    with pytest.raises(InputMissing, match="no dictionary 'ppocrv9_th_dict'"):
+        looked_at(plan_of("Warn", dictionary="ppocrv9_th_dict"), upload(), tmp_path / "data")
     assert not list((tmp_path / "data").rglob("*.png"))
 
 
