@@ -40,7 +40,7 @@ def test_a_run_that_was_killed_and_is_damaged(trainer: Trainer, copy: Place, tmp
 @pytest.mark.parametrize(
     ("uri", "code", "said"),
     [
-        ("runs/x", 64, "isn't a run's place"),
+        ("runs/x", 66, "There is no folder runs/x"),
         ("{bucket}/nothing", 66, "There is nothing at"),
         ("{bucket}/packed", 66, "isn't a run's place"),
         ("{run}/nowhere/page.html", 64, "can't be written (No such file or directory)"),
