@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 import yaml
 
+from rectrain_data.dictionary import builtin_names, not_there
 from rectrain_trainer.configs import named, tables
 from rectrain_trainer.ending import ending_in_a_sentence
 
@@ -118,12 +119,15 @@ def preview(
 
 def _said_of(found: named.Named, parameters: int) -> list[str]:
     _, height, width = found.model.image_shape
+    of_config = found.model.origin is not None and found.dictionary is not None
+    unknown = found.dictionary if of_config and found.dictionary not in builtin_names() else None
     head = found.model.config["Architecture"]["Head"]["name"]
     return [
         f"{found.model.preset} can be trained: {parameters / 1e6:.2f} M parameters with a dictionary of ten.",
         f"images of {height}x{width}, text up to {found.model.max_text_length} characters, {head}, "
         f"dictionary {found.dictionary or 'of the labels'}.",
         f"{found.epochs} epochs, batches of {found.batch_size}, learning rate {found.learning_rate:g}.",
+        *([f"{not_there(unknown)}."] if unknown else []),
     ]
 
 
