@@ -19,18 +19,18 @@ import typer
 from rectrain_api.errors import UsageError
 from rectrain_api.exit_codes import EX_USAGE, outcome_of
 from rectrain_api.report import TerminationResult
-from rectrain_data.interrupts import Interrupts
 from rectrain_trainer import checkpoints, configs
 from rectrain_trainer.child import read_plan
 from rectrain_trainer.complaint import complain, meant
 from rectrain_trainer.console import set_up_logging
+from rectrain_trainer.ending import ending_in_a_sentence
 from rectrain_trainer.environment import PodEnvironment, ensure_home, laptop_work_dir
 from rectrain_trainer.laptop import gpus_here, overrides_of, plan_of_config
 from rectrain_trainer.launch import launch
 from rectrain_trainer.manifest import read_manifest
 from rectrain_trainer.meeting import Seat
 from rectrain_trainer.outcome import Until
-from rectrain_trainer.supervisor import block_signals, unblock_signals
+from rectrain_trainer.supervisor import block_signals
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def run(
         ),
     ] = None,
     more: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="More keys, behind one -o.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="More keys, behind one -o.")
     ] = None,
     plan: Annotated[
         Path | None, typer.Option("--plan", help="A run plan (run.json), as the operator writes it.")
@@ -146,8 +146,8 @@ def _run(
     """Supervise one run; the temporary work folder goes with it."""
     if sum(named is not None for named in (file, config, plan)) != 1:
         raise UsageError(
-            "Name one of -f job.yaml (a manifest), -c config.yml (a config of PaddleOCR) and --plan run.json "
-            "(a run plan)."
+            "Name one thing to run: -f job.yaml (a manifest), -c config.yml (a config of PaddleOCR) or "
+            "--plan run.json (a run plan)."
         )
     if pairs and config is None:
         raise UsageError(f"{pairs[0]} sets a key of a config, and -c names none.")
@@ -194,49 +194,26 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Read images with an exported model, printed as they are read. Exit 65 if some can't be read."""
-    set_up_logging(debug=debug)
-    interrupts = Interrupts()
-    interrupts.install()
-    unblock_signals()
-    try:
+    with ending_in_a_sentence(debug):
         from rectrain_trainer import predict_command
 
         predict_command.run(model, images, as_json=as_json)
-    except KeyboardInterrupt:
-        log.error("Interrupted.")
-        raise typer.Exit(interrupts.status) from None
-    except BrokenPipeError:
-        raise
-    except Exception as e:
-        error = meant(e)
-        complain(error, debug)
-        raise typer.Exit(outcome_of(error).exit_code) from None
 
 
 @app.command()
 def report(
-    uri: Annotated[str, typer.Argument(help="The run's place (checkpoint.uri), such as s3://bucket/runs/x.")],
+    uri: checkpoints.Uri,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="HTML file to write; by default named after the run."),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Make the report of a run again: finished, failed, interrupted or still going on. Nothing goes to S3."""
-    set_up_logging(debug=debug)
-    unblock_signals()
-    try:
+    """Make the report of a run again, also while it goes on or after it failed; its place stays as it is."""
+    with ending_in_a_sentence(debug):
         from rectrain_trainer.reporting.command import write_report
 
         typer.echo(write_report(uri, output))
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    except BrokenPipeError:
-        raise
-    except Exception as e:
-        error = meant(e)
-        complain(error, debug)
-        raise typer.Exit(outcome_of(error).exit_code) from None
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def _select(gpus: int) -> str:
     device = "gpu" if gpus else "cpu"
     if gpus and not paddle.device.is_compiled_with_cuda():
         raise DeviceUnavailable(
-            "This image's PaddlePaddle is built for CPUs, and the job asks for GPUs: "
+            "The PaddlePaddle here is built for CPUs, and the job asks for GPUs: "
             "use the GPU image, or set replicas.gpusPerNode to 0."
         )
     if gpus and paddle.device.cuda.device_count() < gpus:

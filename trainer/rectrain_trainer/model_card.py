@@ -49,7 +49,7 @@ def card_text(
     files = [(f"`{name}`", _FILES[name]) for name in exported.names if name in _FILES]
     return f"""# {plan.identity.name}: reads one line of text
 
-A PaddleOCR text-recognition model, trained by RecTrain ({plan.identity}, preset {recipe.preset}).
+A PaddleOCR text-recognition model, trained by RecTrain ({plan.identity}, model {recipe.preset}).
 
 {_table(files)}
 

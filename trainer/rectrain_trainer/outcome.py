@@ -22,7 +22,10 @@ class Outcome:
 def last_words(plan: RunPlan, final: FinalRecord, state: RunState, model: str) -> str:
     """What came out of a run, and what was done on the way. Pure."""
     accuracy = f"accuracy {final.metrics['accuracy']:.1%}; the model is at {model}."
-    words, stopping = f"Trained {final.epochs} epochs to {accuracy}", plan.training.early_stopping
+    words, stopping = (
+        f"Trained {final.epochs} epoch{'s' * (final.epochs != 1)} to {accuracy}",
+        plan.training.early_stopping,
+    )
     if final.stopped_early is not None and stopping is not None:
         words = (
             f"Stopped early in epoch {final.stopped_early} of {final.epochs}, after step {final.step} (no "

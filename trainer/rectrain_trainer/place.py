@@ -7,14 +7,24 @@ the store that it asks for.
 import datetime
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
-from rectrain_api.errors import InvalidSpec
+from rectrain_api.errors import InputMissing, InvalidSpec
 from rectrain_api.plan import PlanFrame
 from rectrain_api.records import attempt_prefix
 from rectrain_api.run_log import LogStore
 from rectrain_api.run_state import RunState
-from rectrain_data.transfer import ObjectInfo, Retries, S3Options, Store, Upload, is_local, open_store
+from rectrain_data.transfer import (
+    ObjectInfo,
+    Retries,
+    S3Options,
+    Store,
+    Upload,
+    is_local,
+    local_uri,
+    open_store,
+)
 from rectrain_data.transfer.retries import DEFAULT_DEADLINE_S, OnRetry
 
 DEADLINE_VARIABLE: Final = "RECTRAIN_S3_DEADLINE_SECONDS"
@@ -76,6 +86,21 @@ def open_place(
 ) -> Store:
     """A store with retries of its own."""
     return open_store(uri, options, Retries(deadline_s() if deadline is None else deadline, on_retry))
+
+
+def open_named(uri: str, on_retry: OnRetry | None = None) -> Store:
+    """The place that a command names: in S3, or a folder of this machine, which asks for no keys.
+
+    Raises InputMissing and InvalidSpec.
+    """
+    if "://" not in uri:
+        if not Path(uri).is_dir():
+            raise InputMissing(
+                f"There is no folder {uri}: correct the path; a place in S3 is written s3://bucket/folder."
+            )
+        uri = local_uri(Path(uri))
+    options = S3Options() if is_local(uri) else S3Options.from_environment()
+    return open_place(uri, options, on_retry)
 
 
 def log_store(store: Store, plan: PlanFrame) -> LogStore:

@@ -51,7 +51,7 @@ def go_back(
 
     `samples` are some of the step that went wrong.
     Raises:
-        Diverged: it was gone back often enough.
+        Diverged: training went back often enough.
         RunConflict: no checkpoint is whole.
     """
     state = run_log.read()
@@ -82,7 +82,7 @@ def given_up(plan: RunPlan, state: RunState | None, diverged: Diverged, samples:
         tried = "Nothing was tried, since training.onNaN is Fail"
     else:
         tried = (
-            f"It was gone back {len(state.rollbacks)} times, each time with half the learning rate, "
+            f"Training went back {len(state.rollbacks)} times, each time with half the learning rate, "
             f"{_rate(plan, state.learning_rate_factor)} at last"
         )
     return Diverged(f"{diverged} {tried}: {_advice(samples)}", diverged.step)

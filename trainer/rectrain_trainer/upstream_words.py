@@ -26,7 +26,7 @@ _KEYS: Final = {
 }
 _ANY: Final = "|".join(re.escape(key) for key in sorted(_KEYS, key=len, reverse=True))
 _FIELD: Final = re.compile(rf"(?<![\w./])(?:spec\.)?({_ANY})(?![\w/])")
-_OF_CONFIG: Final = re.compile(r"(?<![\w./])model\.config\.(?=[A-Z])")
+_OF_CONFIG: Final = re.compile(r"(?<![\w./])model\.config\.(?=[A-Z])| \(model\.overrides(?:\.augment)?\)")
 
 
 def in_upstream_words(text: str) -> str:

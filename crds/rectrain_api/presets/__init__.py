@@ -194,12 +194,13 @@ def load(name: str) -> Preset:
             if alias.name == bare:
                 return preset.under(alias)
     raise InvalidSpec(
-        f'model.preset "{name}" is unknown: choose one of {", ".join(presets)}'
-        f"{_near(bare, [alias.name for preset in presets.values() for alias in preset.aliases])}."
+        f'model.preset "{name}" is unknown'
+        f"{_near(bare, [alias.name for preset in presets.values() for alias in preset.aliases])}"
+        f": choose one of {', '.join(presets)}, or one of PaddleOCR's names (rectrain-trainer config list)."
     )
 
 
 def _near(name: str, aliases: list[str]) -> str:
     """Upstream's names that may have been meant."""
     near = difflib.get_close_matches(name, aliases)
-    return f"; or, by upstream's names, {', '.join(near)}" if near else ""
+    return f" (did you mean {' or '.join(near)}?)" if near else ""

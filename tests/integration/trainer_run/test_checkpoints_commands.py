@@ -219,7 +219,8 @@ def test_ctrl_c_ends_in_a_sentence_and_leaves_nothing(command: Command, finished
 def test_what_is_no_run_is_refused(command: Command, finished: Place, what: str) -> None:
     nothing = f"{finished.uri}-nothing"
     for uri, code, said in (
-        ("bucket/run", 78, "'bucket/run' isn't an S3 URI: write it like s3://bucket/folder."),
+        ("bucket/run", 66, "There is no folder bucket/run: correct the path; a place in S3 is written s3://"),
+        ("gs://bucket/run", 78, "'gs://bucket/run' isn't an S3 URI: write it like s3://bucket/folder."),
         (nothing, 66, f"There is nothing at {nothing}: name a run's place, as checkpoint.uri of its"),
         (f"{finished.uri}/attempts", 66, f"{finished.uri}/attempts isn't a run's place (it has 0001/"),
         ("s3://no-such-bucket/run", 66, "The bucket no-such-bucket of s3://no-such-bucket/run"),

@@ -118,6 +118,10 @@ def test_a_config_of_paddleocr_trains_is_interrupted_goes_on_and_leaves_a_model(
     whole = laptop.command("checkpoints", "verify", str(output))
     assert whole.returncode == 0, whole.stderr
     assert f"of {here.uri} are whole" in whole.stdout
+    page = tmp_path / "page.html"
+    made = laptop.command("report", str(output), "-o", str(page))
+    assert made.returncode == 0, made.stderr
+    assert "Interrupted" in page.read_text()
     image = tmp_path / "image.png"
     image.write_bytes(samples[0][1])
     read = laptop.command("predict", str(output / "export"), str(image), "--json")

@@ -429,7 +429,7 @@ def test_a_gpu_is_told_with_its_driver(tmp_path: Path, monkeypatch: pytest.Monke
     [
         (
             False,
-            "This image's PaddlePaddle is built for CPUs, and the job asks for GPUs: use the GPU image, or "
+            "The PaddlePaddle here is built for CPUs, and the job asks for GPUs: use the GPU image, or "
             "set replicas.gpusPerNode to 0.",
         ),
         (

@@ -156,7 +156,7 @@ def test_often_enough_is_enough(
         assert rollbacks(run) == [(5, 3, 0.5), (5, 3, 0.25), (5, 3, 0.125)][:MOST]
     message = str(raised.value)
     assert message.startswith(
-        f"The loss became nan at step 5 (epoch 1). It was gone back 3 times, each time with half the "
+        f"The loss became nan at step 5 (epoch 1). Training went back 3 times, each time with half the "
         f"learning rate, {RATE / 8:g} at last: start a new run (with another checkpoint.uri) with a lower "
         "training.learningRate, or look at the labels and images of that step (such as "
     )

@@ -99,10 +99,26 @@ def but(**changes: object) -> Facts:
         pytest.param(
             but(state="Diverged", accuracy=None, accuracies=(), words="The loss of step 7 is nan."),
             "bad",
-            "Training broke down: after step 100",
+            "Training broke down: the loss",
             "The loss of step 7 is nan.",
-            ["Start a new run (with another checkpoint.uri) with a training.learningRate of a half"],
+            ["Start a new run (with another checkpoint.uri) with half of this training.learningRate or less"],
             id="diverged",
+        ),
+        pytest.param(
+            but(state="Diverged", accuracy=None, accuracies=(), by_config=True),
+            "bad",
+            "Training broke down",
+            "",
+            ["with another Global.save_model_dir) with half of this Optimizer.lr.learning_rate"],
+            id="diverged-by-a-config",
+        ),
+        pytest.param(
+            dataclasses.replace(STOPPED, by_config=True),
+            "open",
+            "Interrupted",
+            "",
+            ["The same command goes on from step 80"],
+            id="interrupted-by-a-config",
         ),
         pytest.param(
             but(stopped_early=6),
@@ -243,3 +259,11 @@ def test_facts_of_a_run() -> None:
     assert facts.waiting == pytest.approx(4.5)
     open_end = facts_of(gather(told_run(finished=False)))  # type: ignore[arg-type]
     assert (open_end.state, open_end.export) == ("RunningOrKilled", "")
+
+
+def test_an_attempt_that_finished_with_fewer_epochs_did_not_fail() -> None:
+    run = gather(told_run())  # type: ignore[arg-type]
+    before, killed, last = run.attempts
+    went_on = [before, dataclasses.replace(killed, end="Completed"), last]
+    facts = facts_of(dataclasses.replace(run, attempts=went_on))
+    assert (facts.interruptions, facts.failures) == (1, 0)

@@ -74,10 +74,15 @@ def test_the_commands_print_what_they_found() -> None:
     assert [line.split() for line in said.splitlines()[1:]] == [["name", "crnn_mv3", "CRNN"]]
 
 
-def test_a_config_is_validated_with_paddleocrs_own_code() -> None:
+def test_a_config_is_validated_with_paddleocrs_own_code(tmp_path: Path) -> None:
     code, said = command("config", "validate", str(CONFIGS / "svtr_nano.yml"), "--json")
     assert code == 0
     assert json.loads(said)["used"]["parameters"] > 100_000
+    misspelt = tmp_path / "th.yml"
+    misspelt.write_text((CONFIGS / "ppocrv5_th.yaml").read_text().replace("_th_dict", "_thai_dict"))
+    code, said = command("config", "validate", str(misspelt))
+    assert code == 0
+    assert "There is no dictionary 'ppocrv5_thai_dict' here" in said
     of = command("config", "validate", str(CONFIGS / "ppocrv6_medium.yml"))
     refused(78, "Backbone PPLCNetV4 isn't in the PaddleOCR", of=of)
 

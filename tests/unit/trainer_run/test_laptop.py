@@ -169,4 +169,5 @@ def test_messages_name_the_keys_of_the_config() -> None:
         "set Global.epoch_num to 5, mend Train.dataset, choose another Global.save_model_dir (Loss: a → b)."
     )
     assert in_upstream_words(said) == meant
+    assert in_upstream_words("shorten the schedule (model.overrides).") == "shorten the schedule."
     assert in_upstream_words("/data.train/x and mydata.training") == "/data.train/x and mydata.training"

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 import yaml
 
+from rectrain_data.dictionary import builtin_names, not_there
 from rectrain_trainer.configs import named, tables
 from rectrain_trainer.ending import ending_in_a_sentence
 
@@ -20,6 +21,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("-o", "--override", help="KEY=VALUE, as model.overrides has it; may be given again."),
 ]
+_ON_A_LAPTOP: Final = (
+    "That is so for a RecTrainingJob. `rectrain-trainer run -c` takes data, folder, evaluation interval and "
+    "devices from the config itself."
+)
 _SIZES: Final = Path(__file__).parents[1] / "preset_sizes.yaml"
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Say more, with tracebacks.")]
@@ -82,6 +87,7 @@ def validate(
             if rows:
                 typer.echo()
                 tables.show_rows([kind.lower(), "by" if kind == "Replaced" else "since"], rows)
+        typer.echo(f"\n{_ON_A_LAPTOP}")
 
 
 @app.command()
@@ -113,12 +119,15 @@ def preview(
 
 def _said_of(found: named.Named, parameters: int) -> list[str]:
     _, height, width = found.model.image_shape
+    of_config = found.model.origin is not None and found.dictionary is not None
+    unknown = found.dictionary if of_config and found.dictionary not in builtin_names() else None
     head = found.model.config["Architecture"]["Head"]["name"]
     return [
-        f"{found.model.preset} can be trained: {parameters / 1e6:.2f} M parameters with a small dictionary.",
+        f"{found.model.preset} can be trained: {parameters / 1e6:.2f} M parameters with a dictionary of ten.",
         f"images of {height}x{width}, text up to {found.model.max_text_length} characters, {head}, "
         f"dictionary {found.dictionary or 'of the labels'}.",
         f"{found.epochs} epochs, batches of {found.batch_size}, learning rate {found.learning_rate:g}.",
+        *([f"{not_there(unknown)}."] if unknown else []),
     ]
 
 

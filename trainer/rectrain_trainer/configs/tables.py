@@ -47,7 +47,7 @@ def show_presets(sizes: Sizes) -> None:
         "epochs",
         "batch",
         "rate",
-        *(["parameters", "exported", "reads"] if sizes else []),
+        *(["parameters", "exported", "reads in"] if sizes else []),
     ]
     console.print(_table(columns, [_row(p, sizes.get(p.name)) for p in all_presets().values()]))
     aliases = [

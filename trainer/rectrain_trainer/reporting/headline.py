@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from rectrain_data.findings import Code
+from rectrain_data.transfer import is_local
 from rectrain_trainer.checkpoints.listing import FINISHED, KILLED, RUNNING_OR_KILLED
 from rectrain_trainer.reporting.gather import LengthRow, Run
+from rectrain_trainer.upstream_words import in_upstream_words
 
 Tone = Literal["good", "fair", "bad", "open"]
 Curve = Sequence[tuple[int, float]]
@@ -31,6 +33,8 @@ FEW: Final = 200
 """Images: fewer say little of an accuracy."""
 NOTHING: Final = "Nothing stands out: the worst samples below are what is left to learn."
 _SHORT: Final = {"Interrupted", "PeerLost", "Fenced"}
+_NO_FAILURES: Final = {"RolledBack", "Completed"}
+"""A run may go on after it was finished: with more epochs."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class Facts:
     """Where a resumed run goes on."""
     words: str = ""
     export: str = ""
+    by_config: bool = False
+    """A run on a laptop, by a config of PaddleOCR: it has no manifest."""
 
 
 def facts_of(run: Run) -> Facts:
@@ -112,12 +118,13 @@ def facts_of(run: Run) -> Facts:
         left_out=run.about.checks.left_out,
         rollbacks=len(run.rollbacks),
         interruptions=stopped,
-        failures=sum(end != "RolledBack" for end in earlier) - stopped,
+        failures=sum(end not in _NO_FAILURES for end in earlier) - stopped,
         repeated_steps=repeated_steps(run),
         waiting=sum(w for _, w in waits) / len(waits) if waits else None,
         checkpoint_step=run.listing.checkpoints[0].step if run.listing.checkpoints else None,
         words=run.words,
         export=f"{run.uri}/export" if run.finished else "",
+        by_config=is_local(run.uri),
     )
 
 
@@ -134,7 +141,8 @@ def repeated_steps(run: Run) -> int:
 def headline(facts: Facts) -> Headline:
     """How it went, and what to try next, most useful first."""
     tone, title = _verdict(facts)
-    return Headline(tone, title, " ".join(_story(facts)), [*_advice(facts)] or [NOTHING])
+    advice = [in_upstream_words(one) if facts.by_config else one for one in _advice(facts)]
+    return Headline(tone, title, " ".join(_story(facts)), advice or [NOTHING])
 
 
 # -- how it went
@@ -148,7 +156,7 @@ def _verdict(facts: Facts) -> tuple[Tone, str]:
     if facts.state in _SHORT or facts.state == "RolledBack":
         return "open", f"Interrupted at step {facts.step:,}, and not finished yet."
     if facts.state == "Diverged":
-        return "bad", f"Training broke down: after step {facts.step:,} the loss wasn't a number any more."
+        return "bad", "Training broke down: the loss wasn't a number any more."
     return "bad", f"It ended at step {facts.step:,} with {facts.state}."
 
 
@@ -215,21 +223,25 @@ def _advice(facts: Facts) -> Iterator[str]:
         yield from _of_measuring(facts)
 
 
+def _order(facts: Facts) -> str:
+    return "command" if facts.by_config else "manifest"
+
+
 def _of_end(facts: Facts) -> Iterator[str]:
     if facts.state == "Diverged":
         yield (
-            "Start a new run (with another checkpoint.uri) with a training.learningRate of a half or less, "
+            "Start a new run (with another checkpoint.uri) with half of this training.learningRate or less, "
             "and look at the labels and images that are named above."
         )
     elif facts.state in _SHORT | {RUNNING_OR_KILLED, "RolledBack"}:
         where = f"step {facts.checkpoint_step:,}" if facts.checkpoint_step else "the start"
-        yield f"The same manifest goes on from {where}: nothing else is to be done."
+        yield f"The same {_order(facts)} goes on from {where}: nothing else is to be done."
     elif facts.state == "OutOfMemory":
-        yield "Give the pod more memory, or lower training.batchSize or training.workers."
+        yield "Give it more memory, or lower training.batchSize or training.workers."
     elif facts.state == "Stalled":
         yield "Look at the stacks in the log of the last attempt: they say what each thread waited for."
     elif facts.state != FINISHED:
-        yield "Mend what is said above, then apply the same manifest: it goes on from the last checkpoint."
+        yield (f"Mend what is said above; the same {_order(facts)} then goes on from the last checkpoint.")
     if facts.rollbacks and facts.state == FINISHED:
         yield "Lower training.learningRate for the next run: this one only ended well with a lower one."
 
@@ -237,14 +249,15 @@ def _of_end(facts: Facts) -> Iterator[str]:
 def _of_labels(facts: Facts) -> Iterator[str]:
     if facts.unknown_labels:
         labels = count(facts.unknown_labels, "label", "has", "have")
+        labels_own = "leave data.dictionary out" if facts.by_config else "use data.dictionary: FromLabels"
         yield (
             f"{labels} characters that the dictionary lacks, so that the model can never write them: add "
-            "them to the dictionary, or use data.dictionary: FromLabels."
+            f"them to the dictionary, or {labels_own}."
         )
     if facts.too_long:
         yield (
             f"{count(facts.too_long, 'label', 'is', 'are')} longer than the model reads: choose a "
-            "model.preset that reads longer texts or has a wider input, or cut these lines."
+            "model that reads longer texts or has a wider input, or cut these lines."
         )
     if facts.left_out:
         left_out = count(facts.left_out, "sample", "was", "were")
@@ -253,9 +266,10 @@ def _of_labels(facts: Facts) -> Iterator[str]:
 
 def _of_learning(facts: Facts) -> Iterator[str]:
     if facts.accuracy is not None and facts.accuracy < DEAD:
+        tried = " (training.smokeTest: true has 32 of them learnt by heart first)"
         yield (
-            "See that images and labels belong together (training.smokeTest: true has 32 of them learnt by "
-            "heart first), then try more epochs and another training.learningRate."
+            f"See that images and labels belong together{'' if facts.by_config else tried}, then try more "
+            "epochs and another training.learningRate."
         )
     elif overfits(facts):
         yield (
@@ -272,14 +286,14 @@ def _of_lengths(facts: Facts) -> Iterator[str]:
     if length := long_is_hard(facts):
         yield (
             f"Labels of {length} and more characters are read much worse than shorter ones: add long ones to "
-            "the training set, or choose a model.preset with a wider input."
+            "the training set, or choose a model with a wider input."
         )
 
 
 def _of_speed(facts: Facts) -> Iterator[str]:
     if facts.waiting is not None and facts.waiting >= WAITING:
         yield (
-            f"The device waited for data {facts.waiting:.0f}% of the time: give the pod more CPU cores (and "
+            f"The device waited for data {facts.waiting:.0f}% of the time: give it more CPU cores (and "
             "training.workers), or pack the data with images at the height of training."
         )
 

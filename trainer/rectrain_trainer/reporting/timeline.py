@@ -131,4 +131,4 @@ def usage(run: Run) -> Iterator[tuple[str, str]]:
     again = repeated_steps(run)
     yield "Steps trained twice", f"{again:,}" if again else "none"
     yield "Checkpoints committed", f"{len(run.checkpoints):,}"
-    yield "Kept in S3", human(run.stored_bytes)
+    yield "Stored", human(run.stored_bytes)
