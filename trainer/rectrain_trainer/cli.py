@@ -215,14 +215,19 @@ def predict(
 
 @app.command()
 def report(
-    uri: Annotated[str, typer.Argument(help="The run's place (checkpoint.uri), such as s3://bucket/runs/x.")],
+    uri: Annotated[
+        str,
+        typer.Argument(
+            help="The run's place (checkpoint.uri), such as s3://bucket/runs/x; or a local run's folder."
+        ),
+    ],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="HTML file to write; by default named after the run."),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Make the report of a run again: finished, failed, interrupted or still going on. Nothing goes to S3."""
+    """Make the report of a run again: finished, failed, interrupted, going on. Its place stays as it is."""
     set_up_logging(debug=debug)
     unblock_signals()
     try:

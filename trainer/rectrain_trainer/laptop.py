@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from rectrain_api import API_VERSION, GROUP, KIND
 from rectrain_api.errors import InputMissing, InvalidSpec, PermissionRefused, UsageError
 from rectrain_api.plan import ConfigText, DataPlan, LabelFiles, PretrainedPlan, RunPlan, plan
@@ -42,6 +44,12 @@ _TOLD_HERE: Final = frozenset(
     }
 )
 """What a job's own fields replace on a cluster, and a config decides here."""
+_KEY_OF: Final = {
+    "spec.training.evalInterval": "Global.eval_batch_step",
+    "spec.training.seed": "Global.seed",
+    "spec.training.workers": "Train.loader.num_workers",
+}
+"""Where a config says what a field of the job gets."""
 
 
 def overrides_of(pairs: Iterable[str]) -> dict[str, str]:
@@ -111,7 +119,7 @@ def _job(config: UpstreamConfig, overrides: Mapping[str, str], place: Path, gpus
         training["evalInterval"] = f"{section['eval_batch_epoch']} epochs"
     elif data.eval_every_steps:
         training["evalInterval"] = data.eval_every_steps
-    return RecTrainingJob.model_validate(
+    return _validated(
         {
             "apiVersion": f"{GROUP}/{API_VERSION}",
             "kind": KIND,
@@ -132,6 +140,16 @@ def _job(config: UpstreamConfig, overrides: Mapping[str, str], place: Path, gpus
             },
         }
     )
+
+
+def _validated(job: dict[str, Any]) -> RecTrainingJob:
+    """Raises InvalidSpec with the config's own key, where it has one."""
+    try:
+        return RecTrainingJob.model_validate(job)
+    except ValidationError as wrong:
+        first = wrong.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidSpec(f"{_KEY_OF.get(field, field)}: {first['msg']}.") from wrong
 
 
 def _name_of(place: Path) -> str:
@@ -248,7 +266,7 @@ def _pretrained(config: UpstreamConfig, notes: list[str]) -> PretrainedPlan | No
     path = _path(named)
     if (path / LOG_PREFIX).is_dir():
         return PretrainedPlan(uri=local_uri(path), checkpoint="Best")
-    file = path.with_name(path.name.removesuffix(WEIGHTS_SUFFIX) + WEIGHTS_SUFFIX)
+    file = path.parent / (path.name.removesuffix(WEIGHTS_SUFFIX) + WEIGHTS_SUFFIX)
     if not file.is_file():
         raise InputMissing(
             f"Global.{key}: there is no file {file}: correct the path, or leave it out (a run that was "

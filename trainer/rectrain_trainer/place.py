@@ -7,6 +7,7 @@ the store that it asks for.
 import datetime
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 from rectrain_api.errors import InvalidSpec
@@ -14,7 +15,16 @@ from rectrain_api.plan import PlanFrame
 from rectrain_api.records import attempt_prefix
 from rectrain_api.run_log import LogStore
 from rectrain_api.run_state import RunState
-from rectrain_data.transfer import ObjectInfo, Retries, S3Options, Store, Upload, is_local, open_store
+from rectrain_data.transfer import (
+    ObjectInfo,
+    Retries,
+    S3Options,
+    Store,
+    Upload,
+    is_local,
+    local_uri,
+    open_store,
+)
 from rectrain_data.transfer.retries import DEFAULT_DEADLINE_S, OnRetry
 
 DEADLINE_VARIABLE: Final = "RECTRAIN_S3_DEADLINE_SECONDS"
@@ -76,6 +86,12 @@ def open_place(
 ) -> Store:
     """A store with retries of its own."""
     return open_store(uri, options, Retries(deadline_s() if deadline is None else deadline, on_retry))
+
+
+def open_named(named: str, on_retry: OnRetry | None = None) -> Store:
+    """The place that a command was given: in S3, or a folder of this machine."""
+    uri = local_uri(Path(named)) if "://" not in named and Path(named).is_dir() else named
+    return open_place(uri, S3Options() if is_local(uri) else S3Options.from_environment(), on_retry)
 
 
 def log_store(store: Store, plan: PlanFrame) -> LogStore:

@@ -31,6 +31,9 @@ _SECTIONS: Final = ("Global", "Optimizer", "Architecture", "Loss", "PostProcess"
 _BESIDE: Final = ("Eval", "Metric", "profiler_options")
 _BUILTIN: Final = re.compile(r"(?:.*/)?ppocr/utils/(?:dict/)?([\w.-]+)\.txt")
 
+_HIGHEST: Final = 1e6
+"""Of a learning rate; infinite ones and such as no float holds are above it."""
+
 
 class Reader:
     """Reads one config; `notes` and `model_name` are there after `preset()`."""
@@ -206,6 +209,10 @@ class Reader:
                 "no image_shape is named: Train.dataset.transforms or Eval.dataset.transforms must have "
                 "RecResizeImg with image_shape [3, height, width]."
             )
+        channels, height, width = shape
+        SamplerConfig(scales=[(width, height)])  # refused here if it is no size that can be trained at
+        if channels != 3:
+            raise InvalidSpec(f"image_shape {shape}: RecTrain trains on colours: its first number must be 3.")
         if eval_shape and eval_shape != shape:
             self._note("Eval.dataset.transforms", "Replaced", f"the size of training ({shape})")
         return list(shape), train.padded
@@ -280,10 +287,10 @@ def _peak(rates: dict[str, Any]) -> float:
         given = rates.pop("max_lr", None)
     else:
         given = rates.pop("learning_rate", None)
-    if isinstance(given, int | float) and not isinstance(given, bool) and given > 0:
+    if isinstance(given, int | float) and not isinstance(given, bool) and 0 < given < _HIGHEST:
         return float(given)
     named = {"Piecewise": "values", "OneCycle": "max_lr"}.get(str(rates.get("name")), "learning_rate")
-    raise InvalidSpec(f"Optimizer.lr.{named} must be above 0, not {given!r}.")
+    raise InvalidSpec(f"Optimizer.lr.{named} must be above 0 and finite, not {given!r}.")
 
 
 def _fractions(values: Any) -> bool:

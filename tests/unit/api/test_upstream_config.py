@@ -208,6 +208,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "labels must be encoded by CTCLabelEncode",
     ),
     "TPS": ({"Architecture__Transform": {"name": "TPS"}}, "Transform.name: TPS can't be used .* null"),
+    "endless rate": (
+        {"Optimizer__lr__learning_rate": float("inf")},
+        "learning_rate must be above 0 and finite",
+    ),
+    "no size": (
+        {
+            "Train__dataset__transforms": [
+                {"CTCLabelEncode": None},
+                {"RecResizeImg": {"image_shape": [3, 4, 100]}},
+            ]
+        },
+        "greater than or equal to 8",
+    ),
     "center loss": ({"Loss": {"name": "CombinedLoss"}}, "Loss.name: CombinedLoss can't be trained here"),
 }
 

@@ -130,6 +130,9 @@ def test_dictionaries(here: Path) -> None:
             PermissionRefused,
             "Global.save_model_dir: /sys/output can't be written (Operation not permitted): choose another",
         ),
+        (["Global.pretrained_model=/"], InputMissing, "Global.pretrained_model: there is no file /"),
+        (["Global.seed=-1"], InvalidSpec, "Global.seed: Input should be greater than or equal to 0"),
+        (["Global.eval_batch_step=[0, -5]"], InvalidSpec, "Global.eval_batch_step: "),
         (["Global.save_model_dir="], InvalidSpec, "Global.save_model_dir is missing: say where"),
     ],
 )

@@ -16,13 +16,12 @@ from rectrain_api.base import ApiModel
 from rectrain_api.errors import DatasetInvalid
 from rectrain_data.console import human, progress, say_retry
 from rectrain_data.interrupts import Interrupts
-from rectrain_data.transfer import S3Options, Store, is_local, local_uri
 from rectrain_trainer.checkpoints import pull as pulling
 from rectrain_trainer.checkpoints import verify as verifying
 from rectrain_trainer.checkpoints.listing import listing_of, read_run
 from rectrain_trainer.checkpoints.tables import show
 from rectrain_trainer.ending import ending_in_a_sentence
-from rectrain_trainer.place import open_place, reached_training
+from rectrain_trainer.place import open_named, reached_training
 
 INTERRUPTED: Final = "Interrupted: nothing that looks whole and isn't was left behind."
 
@@ -44,7 +43,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Say more, with tracebacks.
 def ls(uri: Uri, as_json: AsJson = False, debug: Debug = False) -> None:
     """Say what the run's log says: attempts, checkpoints, which is best, what came out of it."""
     with ending_in_a_sentence(debug, INTERRUPTED):
-        store = _open(uri)
+        store = open_named(uri, say_retry)
         records, state = read_run(store)
         listing = listing_of(store.uri, records, state, partial(reached_training, store))
         if as_json:
@@ -57,7 +56,7 @@ def ls(uri: Uri, as_json: AsJson = False, debug: Debug = False) -> None:
 def verify(uri: Uri, as_json: AsJson = False, debug: Debug = False) -> None:
     """Read every byte of every checkpoint and of the exported model. Exit 65 if anything is damaged."""
     with ending_in_a_sentence(debug, INTERRUPTED) as interrupts:
-        store = _open(uri)
+        store = open_named(uri, say_retry)
         _, state = read_run(store)
         items = verifying.items_of(state)
         with progress("Verifying", sum(item.file.size for item in items), unit="bytes") as advance:
@@ -86,7 +85,7 @@ def pull(
 ) -> None:
     """Download one checkpoint, checked; its folder appears when it is whole."""
     with ending_in_a_sentence(debug, INTERRUPTED):
-        store = _open(uri)
+        store = open_named(uri, say_retry)
         _, state = read_run(store)
         record = pulling.choose(state, checkpoint, store.uri)
         folder = dest or pulling.default_folder(state, record)
@@ -100,15 +99,6 @@ def pull(
         typer.echo(f"{pulled.folder} holds {what}, {human(pulled.bytes)}.")
         option = shlex.quote(f"Global.pretrained_model={pulled.pretrained_model}")
         typer.echo(f"PaddleOCR's own tools load it with -o {option}")
-
-
-def _open(uri: str) -> Store:
-    """A place in S3, or a folder of this machine."""
-    if "://" not in uri and Path(uri).is_dir():
-        uri = local_uri(Path(uri))
-    if is_local(uri):
-        return open_place(uri, S3Options(), say_retry)
-    return open_place(uri, S3Options.from_environment(), say_retry)
 
 
 def _until_interrupted(advance: Callable[[int], None], interrupts: Interrupts) -> Callable[[int], None]:

@@ -1,6 +1,6 @@
 """`rectrain-trainer report URI`: the page of any run, made again from its place. Called by the command line.
 
-Nothing is written to S3.
+Nothing is written there.
 """
 
 import re
@@ -8,8 +8,7 @@ from pathlib import Path
 
 from rectrain_api.errors import UsageError
 from rectrain_data.console import say_retry
-from rectrain_data.transfer import S3Options
-from rectrain_trainer.place import open_place
+from rectrain_trainer.place import open_named
 from rectrain_trainer.reporting.gather import gather
 from rectrain_trainer.reporting.page import page
 
@@ -22,11 +21,12 @@ def write_report(uri: str, target: Path | None) -> Path:
         InputMissing: there is no run.
         RunConflict: a newer version's.
     """
-    if not uri.startswith("s3://"):
+    if not uri.startswith(("s3://", "file://")) and not Path(uri).is_dir():
         raise UsageError(
-            f"{uri} isn't a run's place: name one as s3://bucket/prefix (the run's checkpoint.uri)."
+            f"{uri} isn't a run's place: name one as s3://bucket/prefix (the run's checkpoint.uri), or a "
+            "local run's folder."
         )
-    run = gather(open_place(uri, S3Options.from_environment(), say_retry))
+    run = gather(open_named(uri, say_retry))
     file = target or Path(f"{re.sub(r'[^A-Za-z0-9.-]+', '-', run.name)}-report.html")
     text = page(run)
     try:
