@@ -59,7 +59,8 @@ def test_devices_are_those_that_are_here(here: Path) -> None:
     assert none.gpus == 0
     assert none.model.origin is not None
     assert "Global.use_gpu isn't used: there is no GPU here, so the CPU trains" in none.model.origin.notes
-    assert gpus_here({"CUDA_VISIBLE_DEVICES": ""}) == 0
+    for hidden in ("", "-1", "-1,0"):
+        assert gpus_here({"CUDA_VISIBLE_DEVICES": hidden}) == 0
 
 
 def test_label_files_lmdbs_and_a_missing_eval(here: Path) -> None:
@@ -91,6 +92,12 @@ def test_weights_to_start_from(here: Path) -> None:
     run = planned("Global.pretrained_model=other").model.pretrained
     assert run is not None
     assert (run.uri, run.checkpoint) == (f"file://{here}/other", "Best")
+    (here / "output/rec/log").mkdir(parents=True)
+    for own in (
+        "output/rec",
+        "./output/rec/latest",
+    ):  # as PaddleOCR's users go on: this run does so by itself
+        assert planned(f"Global.checkpoints={own}").model.pretrained is None
 
 
 def test_dictionaries(here: Path) -> None:
