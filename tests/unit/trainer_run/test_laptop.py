@@ -179,4 +179,6 @@ def test_messages_name_the_keys_of_the_config() -> None:
         "set Global.epoch_num to 5, mend Train.dataset, choose another Global.save_model_dir (Loss: a → b)."
     )
     assert in_upstream_words(said) == meant
+    unknown = "isn't known: name it in model.pretrained.dictionary)"
+    assert in_upstream_words(unknown) == "isn't known: start from the folder of a run, which knows its own)"
     assert in_upstream_words("/data.train/x and mydata.training") == "/data.train/x and mydata.training"
