@@ -35,9 +35,9 @@ class JoinedSet:
         return self._sets[which].image_bytes(inside)
 
     def sample_id(self, index: int) -> str:
-        """Unique, also where two of the sets have one image."""
+        """The image's own: one that two of the sets have mustn't train and be held out."""
         which, inside = self._locate(index)
-        return f"{which}/{self._sets[which].sample_id(inside)}"
+        return self._sets[which].sample_id(inside)
 
     def place(self, index: int) -> Place:
         """Where the user finds it."""

@@ -81,7 +81,8 @@ def parse_line(raw: bytes, number: int, *, anywhere: bool = False) -> tuple[Labe
 def faults_of(path: str, text: str, *, anywhere: bool = False) -> list[Fault]:
     """What is wrong with a path and its text, wherever they come from."""
     faults: list[Fault] = []
-    if not (anywhere and path.strip()) and not is_inside(path):
+    named = anywhere and bool(path.strip()) and not CONTROL.search(path)
+    if not named and not is_inside(path):
         faults.append((Code.PATH_OUTSIDE, repr(path)))
     if "\t" in text:
         faults.append((Code.EXTRA_TAB, path))

@@ -34,8 +34,18 @@ _opening = threading.Lock()
 
 
 def folders_of(root: Path) -> list[Path]:
-    """The folders with a data.mdb, in order: `root`, or any below it."""
-    return sorted(Path(folder) for folder, _, files in os.walk(root, followlinks=True) if DATA in files)
+    """The folders with a data.mdb, in order: `root`, or any below it; each once, whatever links there are."""
+    found, seen = [], set()
+    for folder, below, files in os.walk(root, followlinks=True):
+        here = os.path.realpath(folder)
+        if here in seen:
+            below.clear()
+            continue
+        seen.add(here)
+        below.sort()
+        if DATA in files:
+            found.append(Path(folder))
+    return sorted(found)
 
 
 class _Part(NamedTuple):

@@ -8,13 +8,14 @@ import os
 import sys
 import threading
 import time
-from typing import Final
+from typing import Final, TextIO
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
+from rectrain_api.errors import Interrupted
 from rectrain_api.report import Stage
 from rectrain_trainer.board import Board
 
@@ -22,6 +23,24 @@ log = logging.getLogger("rectrain_trainer")
 
 LINE_EVERY_S: Final = 10.0
 PLAIN: Final = "%(asctime)s %(levelname)s %(message)s"
+
+
+class _LetsThrough(logging.Handler):
+    """Being told to stop while a line is written isn't an error of logging's."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - of logging
+        """Called within the `except` of who writes."""
+        if isinstance(sys.exc_info()[1], Interrupted):
+            raise  # noqa: PLE0704 - of the caller's
+        super().handleError(record)
+
+
+class _Plain(_LetsThrough, logging.StreamHandler[TextIO]):
+    pass
+
+
+class _Rich(_LetsThrough, RichHandler):
+    pass
 
 
 def set_up_logging(*, debug: bool, beside: int | None = None) -> Console | None:
@@ -32,10 +51,10 @@ def set_up_logging(*, debug: bool, beside: int | None = None) -> Console | None:
     console = Console(stderr=True) if sys.stderr.isatty() and beside is None else None
     handler: logging.Handler
     if console:
-        handler = RichHandler(console=console, show_path=False, markup=False, log_time_format="[%X]")
+        handler = _Rich(console=console, show_path=False, markup=False, log_time_format="[%X]")
         handler.setFormatter(logging.Formatter("%(message)s"))
     else:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _Plain(sys.stderr)
         named = PLAIN if beside is None else PLAIN.replace("%(message)s", f"rank {beside}: %(message)s")
         handler.setFormatter(logging.Formatter(named))
     root = logging.getLogger()

@@ -6,11 +6,14 @@ PaddleOCR. Nothing here needs a cluster, S3 or a network.
 """
 
 import errno
+import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
+
+from pydantic import ValidationError
 
 from rectrain_api import API_VERSION, GROUP, KIND
 from rectrain_api.errors import InputMissing, InvalidSpec, PermissionRefused, UsageError
@@ -42,6 +45,12 @@ _TOLD_HERE: Final = frozenset(
     }
 )
 """What a job's own fields replace on a cluster, and a config decides here."""
+_KEY_OF: Final = {
+    "spec.training.evalInterval": "Global.eval_batch_step",
+    "spec.training.seed": "Global.seed",
+    "spec.training.workers": "Train.loader.num_workers",
+}
+"""Where a config says what a field of the job gets."""
 
 
 def overrides_of(pairs: Iterable[str]) -> dict[str, str]:
@@ -72,7 +81,7 @@ def plan_of_config(path: Path, overrides: Mapping[str, str], gpus: int) -> RunPl
     )
     taken = _devices(config.content["Global"], gpus, notes)
     made = plan(_job(config, overrides, place, taken), config=ConfigText(text, str(path)))
-    model: dict[str, Any] = {"pretrained": _pretrained(config, notes)}
+    model: dict[str, Any] = {"pretrained": _pretrained(config, place, notes)}
     if made.model.origin is not None:
         model["origin"] = made.model.origin.model_copy(update={"notes": notes})
     resolved = made.model_copy(
@@ -91,7 +100,10 @@ def gpus_here(env: Mapping[str, str] | None = None) -> int:
     """GPUs that the driver shows, as far as CUDA_VISIBLE_DEVICES leaves them. Paddle is too large to ask."""
     there = len([p for p in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", p.name)])
     named = (os.environ if env is None else env).get("CUDA_VISIBLE_DEVICES")
-    return there if named is None else min(there, len([one for one in named.split(",") if one.strip()]))
+    if named is None:
+        return there
+    shown = itertools.takewhile(lambda one: one and not one.startswith("-"), map(str.strip, named.split(",")))
+    return min(there, len([*shown]))  # CUDA ends at the first that is none, such as -1
 
 
 def _text_of(path: Path) -> str:
@@ -111,7 +123,7 @@ def _job(config: UpstreamConfig, overrides: Mapping[str, str], place: Path, gpus
         training["evalInterval"] = f"{section['eval_batch_epoch']} epochs"
     elif data.eval_every_steps:
         training["evalInterval"] = data.eval_every_steps
-    return RecTrainingJob.model_validate(
+    return _validated(
         {
             "apiVersion": f"{GROUP}/{API_VERSION}",
             "kind": KIND,
@@ -132,6 +144,16 @@ def _job(config: UpstreamConfig, overrides: Mapping[str, str], place: Path, gpus
             },
         }
     )
+
+
+def _validated(job: dict[str, Any]) -> RecTrainingJob:
+    """Raises InvalidSpec with the config's own key, where it has one."""
+    try:
+        return RecTrainingJob.model_validate(job)
+    except ValidationError as wrong:
+        first = wrong.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidSpec(f"{_KEY_OF.get(field, field)}: {first['msg']}.") from wrong
 
 
 def _name_of(place: Path) -> str:
@@ -235,7 +257,7 @@ def _dictionary(config: UpstreamConfig, chosen: str) -> str:
     raise InputMissing(f"Global.character_dict_path: there is no file {path}: correct the path.")
 
 
-def _pretrained(config: UpstreamConfig, notes: list[str]) -> PretrainedPlan | None:
+def _pretrained(config: UpstreamConfig, place: Path, notes: list[str]) -> PretrainedPlan | None:
     """Weights to start from: `checkpoints` before `pretrained_model`, as upstream. Raises InputMissing."""
     key = "checkpoints" if config.data.checkpoints else "pretrained_model"
     named = config.data.checkpoints or config.data.pretrained_model
@@ -246,9 +268,11 @@ def _pretrained(config: UpstreamConfig, notes: list[str]) -> PretrainedPlan | No
             "Global.checkpoints gives the first weights alone: a run goes on from its own newest checkpoint"
         )
     path = _path(named)
+    file = path.parent / (path.name.removesuffix(WEIGHTS_SUFFIX) + WEIGHTS_SUFFIX)
+    if key == "checkpoints" and path.is_relative_to(place) and not file.is_file():
+        return None  # how PaddleOCR's users go on with a run, which this one does by itself
     if (path / LOG_PREFIX).is_dir():
         return PretrainedPlan(uri=local_uri(path), checkpoint="Best")
-    file = path.with_name(path.name.removesuffix(WEIGHTS_SUFFIX) + WEIGHTS_SUFFIX)
     if not file.is_file():
         raise InputMissing(
             f"Global.{key}: there is no file {file}: correct the path, or leave it out (a run that was "

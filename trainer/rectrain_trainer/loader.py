@@ -189,11 +189,13 @@ class Loader:
         self._source = source
         self._seed = recipe.seed
         self._parts = source.parts()
-        self.samples = self._parts.count if self._parts else len(source.open())
+        self.samples = len(source.open())
+        """Of which an epoch takes all, or a part: which ones follows from how many there are."""
         if not self.samples:
             raise DatasetInvalid("The training set holds no samples.")
+        taken = self._parts.count if self._parts else self.samples
         self._sampler = Sampler(
-            recipe.sampler, self.samples, batch_size=recipe.batch_size, world=share.world, seed=recipe.seed
+            recipe.sampler, taken, batch_size=recipe.batch_size, world=share.world, seed=recipe.seed
         )
         self._pool = WorkerPool(BatchMaker, (recipe, source), workers) if workers else None
         self._maker = None if self._pool else BatchMaker(recipe, source)

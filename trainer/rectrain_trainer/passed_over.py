@@ -54,7 +54,7 @@ def read(file: Path, uri: str, store: Store, validation: Validation) -> tuple[di
         for row in missing:
             report.add(Code.IMAGE_MISSING, str(file), row.line, row.path)
         rows = [row for row in rows if row.path in listed]
-    return _sizes(rows, listed), _others({file: rows}, report.findings)
+    return _sizes(rows, listed), _others([(file, rows)], report.findings)
 
 
 def read_local(
@@ -65,12 +65,12 @@ def read_local(
     Raises as `read`.
     """
     report = Report()
-    rows = {file: list(labels.read(file, report, anywhere=anywhere)) for file in files}
+    rows = [(file, list(labels.read(file, report, anywhere=anywhere))) for file in files]
     if validation == "Strict":
         report.raise_if_any()
     if validation == "Warn":
         return _others(rows, report.findings)
-    missing = [(f, row) for f, own in rows.items() for row in own if not (folder / row.path).is_file()]
+    missing = [(f, row) for f, own in rows for row in own if not (folder / row.path).is_file()]
     if missing and validation == "Strict":
         file, first = missing[0]
         many = f", nor are {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -81,7 +81,7 @@ def read_local(
     for file, row in missing:
         report.add(Code.IMAGE_MISSING, str(file), row.line, row.path)
     gone = {(file, row.line) for file, row in missing}
-    left = {file: [row for row in own if (file, row.line) not in gone] for file, own in rows.items()}
+    left = [(file, [row for row in own if (file, row.line) not in gone]) for file, own in rows]
     return _others(left, report.findings)
 
 
@@ -103,10 +103,10 @@ def _remove_stale(file: Path, missing: Iterable[Label]) -> None:
             (file.parent / row.path).unlink(missing_ok=True)
 
 
-def _others(rows: Mapping[Path, list[Label]], findings: list[Finding]) -> PassedOver:
-    """`rows`: those that are samples, of each file."""
+def _others(rows: Iterable[tuple[Path, list[Label]]], findings: list[Finding]) -> PassedOver:
+    """`rows`: those that are samples, of each file. A file may be there twice, so that it counts twice."""
     bits, count = [], 0
-    for file, own in rows.items():
+    for file, own in rows:
         flags = np.ones(len(LineFile(file)), dtype=np.uint8)
         flags[[row.line - 1 for row in own]] = 0
         count += int(flags.sum())

@@ -5,6 +5,7 @@ among ranks). Its files are in `snapshot_files`. There is no generator state to 
 """
 
 import dataclasses
+import hashlib
 import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from rectrain_api.errors import Diverged, InvalidSpec
+from rectrain_trainer.config import Recipe
 from rectrain_trainer.copying import Memory
 from rectrain_trainer.ema import EmaState
 from rectrain_trainer.loop import Best, Position, TrainState
@@ -127,6 +129,7 @@ def share_state(state: TrainState, snapshot: Snapshot | None) -> None:
     if not state.ranks.alone:
         told = _told(state, snapshot or capture(state)) if state.ranks.first else None
         heard = state.ranks.same(told)
+        _check_recipe(state.recipe, heard.pop("recipe"))
         recipe = dataclasses.replace(
             state.recipe, epochs=heard.pop("epochs"), rate_factor=heard.pop("rateFactor")
         )
@@ -151,7 +154,28 @@ def _told(state: TrainState, snapshot: Snapshot) -> dict[str, Any]:
         "plain": snapshot.plain(),
         "epochs": recipe.epochs,
         "rateFactor": recipe.rate_factor,
+        "recipe": _digests(recipe),
     }
+
+
+def _digests(recipe: Recipe) -> dict[str, str]:
+    """Of all that must be the same on every rank, and isn't told."""
+    return {
+        field.name: hashlib.sha256(repr(getattr(recipe, field.name)).encode()).hexdigest()
+        for field in dataclasses.fields(recipe)
+        if field.name not in ("epochs", "rate_factor")
+    }
+
+
+def _check_recipe(recipe: Recipe, told: Mapping[str, str]) -> None:
+    """A config or data may have been changed while pods started. Raises InvalidSpec."""
+    other = [name for name, digest in _digests(recipe).items() if told.get(name) != digest]
+    if other:
+        raise InvalidSpec(
+            f"The ranks of this run don't train the same (here differs from rank 0: {', '.join(other)}): the "
+            "model's config or the data was changed while pods started. Start the run again, and leave both "
+            "as they are while it trains."
+        )
 
 
 def refuse_nan(snapshot: Snapshot) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rectrain_api.errors import DatasetInvalid
 from rectrain_data.joined import JoinedSet
 from rectrain_data.labels import LooseSet
 from rectrain_data.lmdb_set import LmdbSet
@@ -55,13 +56,19 @@ class StagedSource:
         return PartOfSet(whole, indices)
 
     def parts(self) -> Parts | None:
-        """Of what an epoch takes a part; None: it takes everything."""
+        """Of what an epoch takes a part; None: it takes everything. Raises DatasetInvalid when it is none."""
         if all(ratio == 1 for ratio in self.ratios):
             return None
         opened = self.open()
         assert isinstance(opened.whole, JoinedSet)
         file_of = np.searchsorted(opened.whole.ends, np.array(opened.indices, dtype=np.int64), side="right")
-        return Parts(tuple(np.flatnonzero(file_of == n) for n in range(len(self.files))), self.ratios)
+        parts = Parts(tuple(np.flatnonzero(file_of == n) for n in range(len(self.files))), self.ratios)
+        if opened.indices and not parts.count:
+            raise DatasetInvalid(
+                "There is nothing to train on: an epoch takes too little of its label files "
+                f"(Train.dataset.ratio_list is {list(self.ratios)})."
+            )
+        return parts
 
     def without(self, indices: Iterable[int]) -> "StagedSource":
         """The same but for these samples of the whole set."""

@@ -24,6 +24,10 @@ _KEYS: Final = {
     "training.seed": "Global.seed",
     "training.workers": "Train.loader.num_workers",
 }
+_WITHOUT_KEY: Final = {
+    "name it in model.pretrained.dictionary": "start from the folder of a run, which knows its own",
+}
+"""What a config has no key for, said otherwise."""
 _ANY: Final = "|".join(re.escape(key) for key in sorted(_KEYS, key=len, reverse=True))
 _FIELD: Final = re.compile(rf"(?<![\w./])(?:spec\.)?({_ANY})(?![\w/])")
 _OF_CONFIG: Final = re.compile(r"(?<![\w./])model\.config\.(?=[A-Z])| \(model\.overrides(?:\.augment)?\)")
@@ -31,6 +35,8 @@ _OF_CONFIG: Final = re.compile(r"(?<![\w./])model\.config\.(?=[A-Z])| \(model\.o
 
 def in_upstream_words(text: str) -> str:
     """A sentence with the config's keys. Pure."""
+    for phrase, other in _WITHOUT_KEY.items():
+        text = text.replace(phrase, other)
     return _OF_CONFIG.sub("", _FIELD.sub(lambda found: _KEYS[found[1]], text))
 
 

@@ -52,11 +52,11 @@ def without_derived(
     head = built["Head"]
     head.pop("out_channels", None)
     head.pop("out_channels_list", None)
-    for one in head.get("head_list", []):
+    for one in head.get("head_list") or []:
         for name, given in one.items():
             if name in GUIDES and given:
                 given.pop("max_text_length", None)
-    for one in lost.get("loss_config_list", []):
+    for one in lost.get("loss_config_list") or []:
         for name, given in one.items():
             one[name] = given or None
             if name == "SARLoss" and given:

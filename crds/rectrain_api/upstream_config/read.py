@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from rectrain_api.errors import InvalidSpec
 from rectrain_api.presets import AmpConfig, EmaConfig, Preset, PresetConfig, SamplerConfig
+from rectrain_api.upstream_config.kinds import check_kinds
 from rectrain_api.upstream_config.model import check_labels, check_model, without_derived
 from rectrain_api.upstream_config.notes import Note
 from rectrain_api.upstream_config.transforms import Transforms, read_transforms
@@ -30,6 +31,9 @@ _SECTIONS: Final = ("Global", "Optimizer", "Architecture", "Loss", "PostProcess"
 _BESIDE: Final = ("Eval", "Metric", "profiler_options")
 _BUILTIN: Final = re.compile(r"(?:.*/)?ppocr/utils/(?:dict/)?([\w.-]+)\.txt")
 
+_HIGHEST: Final = 1e6
+"""Of a learning rate; infinite ones and such as no float holds are above it."""
+
 
 class Reader:
     """Reads one config; `notes` and `model_name` are there after `preset()`."""
@@ -42,7 +46,16 @@ class Reader:
 
     def preset(self) -> Preset:
         """Raises InvalidSpec: what is missing, misspelt, or can't be trained."""
+        try:
+            return self._read()
+        except ValidationError as wrong:
+            first = wrong.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InvalidSpec(f"{where}: {first['msg']}.") from wrong
+
+    def _read(self) -> Preset:
         self._check_sections()
+        check_kinds(self._content)
         section, architecture = self._content["Global"], self._content["Architecture"]
         check_model(self._content)
         self._tell_global(section)
@@ -55,38 +68,32 @@ class Reader:
         shape, padded = self._shape(train, sampler)
         architecture, loss = without_derived(architecture, self._content["Loss"])
         self._tell_rest()
-        try:
-            return Preset(
-                name=self.model_name
-                or str(architecture.get("algorithm") or architecture["Backbone"]["name"]),
-                title="A config of the user's own",
-                description=f"As {self._source} describes it.",
-                source=self._source,
-                image_shape=shape,
-                padded=padded,
-                max_text_length=longest,
-                epochs=self._whole(section, "Global.epoch_num"),
-                batch_size=self._batch_size(),
-                learning_rate=rate,
-                dictionary=self._dictionary(section),
-                config=PresetConfig(
-                    architecture=architecture,
-                    loss=loss,
-                    optimizer=optimizer,
-                    post_process={"name": "CTCLabelDecode"},
-                    label_encode=train.label_encode,
-                    augment=self._augment(train, shape, longest),
-                    resize=train.resize or "RecResizeImg",
-                    keep_keys=train.keep_keys,
-                    sampler=sampler,
-                    ema=self._ema(section),
-                    amp=self._amp(section),
-                ),
-            )
-        except ValidationError as wrong:
-            first = wrong.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise InvalidSpec(f"{where}: {first['msg']}.") from wrong
+        return Preset(
+            name=self.model_name or str(architecture.get("algorithm") or architecture["Backbone"]["name"]),
+            title="A config of the user's own",
+            description=f"As {self._source} describes it.",
+            source=self._source,
+            image_shape=shape,
+            padded=padded,
+            max_text_length=longest,
+            epochs=self._whole(section, "Global.epoch_num"),
+            batch_size=self._batch_size(),
+            learning_rate=rate,
+            dictionary=self._dictionary(section),
+            config=PresetConfig(
+                architecture=architecture,
+                loss=loss,
+                optimizer=optimizer,
+                post_process={"name": "CTCLabelDecode"},
+                label_encode=train.label_encode,
+                augment=self._augment(train, shape, longest),
+                resize=train.resize or "RecResizeImg",
+                keep_keys=train.keep_keys,
+                sampler=sampler,
+                ema=self._ema(section),
+                amp=self._amp(section),
+            ),
+        )
 
     # -- sections
 
@@ -105,7 +112,7 @@ class Reader:
                 )
             if not isinstance(self._content[name], dict):
                 raise InvalidSpec(f"{name} must be a section, not {self._content[name]!r}.")
-        for name in sorted(set(self._content) - {*_SECTIONS, *_BESIDE}):
+        for name in sorted(map(str, set(self._content) - {*_SECTIONS, *_BESIDE})):
             self._note(name, "Unused", f"PaddleOCR has no such section{_near(name, [*_SECTIONS, *_BESIDE])}")
 
     def _tell_global(self, section: Mapping[str, Any]) -> None:
@@ -186,6 +193,8 @@ class Reader:
             )
         # As upstream does: down to a multiple that the network takes.
         fitted = [(w - w % factors[0], h - h % factors[1]) for w, h in scales]
+        if any(w < 1 or h < 1 for w, h in fitted):
+            raise InvalidSpec(f"Train.sampler: a scale of {scales} is below divided_factor, {factors}.")
         return SamplerConfig(scales=fitted, fix_bs=bool(section.get("fix_bs", True)))
 
     def _shape(self, train: Transforms, sampler: SamplerConfig | None) -> tuple[list[int], bool]:
@@ -200,6 +209,10 @@ class Reader:
                 "no image_shape is named: Train.dataset.transforms or Eval.dataset.transforms must have "
                 "RecResizeImg with image_shape [3, height, width]."
             )
+        channels, height, width = shape
+        SamplerConfig(scales=[(width, height)])  # refused here if it is no size that can be trained at
+        if channels != 3:
+            raise InvalidSpec(f"image_shape {shape}: RecTrain trains on colours: its first number must be 3.")
         if eval_shape and eval_shape != shape:
             self._note("Eval.dataset.transforms", "Replaced", f"the size of training ({shape})")
         return list(shape), train.padded
@@ -274,10 +287,10 @@ def _peak(rates: dict[str, Any]) -> float:
         given = rates.pop("max_lr", None)
     else:
         given = rates.pop("learning_rate", None)
-    if isinstance(given, int | float) and not isinstance(given, bool) and given > 0:
+    if isinstance(given, int | float) and not isinstance(given, bool) and 0 < given < _HIGHEST:
         return float(given)
     named = {"Piecewise": "values", "OneCycle": "max_lr"}.get(str(rates.get("name")), "learning_rate")
-    raise InvalidSpec(f"Optimizer.lr.{named} must be above 0, not {given!r}.")
+    raise InvalidSpec(f"Optimizer.lr.{named} must be above 0 and finite, not {given!r}.")
 
 
 def _fractions(values: Any) -> bool:

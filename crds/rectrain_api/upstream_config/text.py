@@ -19,6 +19,9 @@ _PLAIN: Final = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null", "merge")
 )
 
+_NO_TEXT: Final = re.compile("[\\x00\\ud800-\\udfff]")
+"""Neither a place nor a message may hold it; YAML's escapes can write it."""
+
 
 class _Loader(yaml.SafeLoader):
     """Safe, without dates, and with YAML 1.2's numbers: PyYAML takes 5e-4 for a word."""
@@ -40,7 +43,7 @@ def parse(text: str | bytes, source: str) -> tuple[dict[str, Any], list[str]]:
 
     Raises InvalidSpec: it isn't a mapping of YAML, or is larger than a config can be.
     """
-    data = text.encode() if isinstance(text, str) else text
+    data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
     if len(data) > MOST_BYTES:
         raise InvalidSpec(
             f"{source} has {len(data)} bytes, and a config of PaddleOCR has few thousand: it may have "
@@ -61,8 +64,10 @@ def parse(text: str | bytes, source: str) -> tuple[dict[str, Any], list[str]]:
         mark = wrong.problem_mark
         where = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
         raise InvalidSpec(f"{source}{where} isn't YAML: {wrong.problem}.") from wrong
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as wrong:
+    except (yaml.YAMLError, ValueError) as wrong:
         raise InvalidSpec(f"{source} isn't YAML: {' '.join(str(wrong).split())}.") from wrong
+    except (KeyError, IndexError) as wrong:  # PyYAML's, of such as `!!bool maybe`
+        raise InvalidSpec(f"{source} isn't YAML: a value isn't what its tag says ({wrong}).") from wrong
     except RecursionError as wrong:
         raise InvalidSpec(f"{source} is nested too deeply.") from wrong
 
@@ -77,6 +82,9 @@ def _bounded(root: yaml.Node, source: str) -> None:
         if node.tag not in _PLAIN:
             where = f"line {node.start_mark.line + 1}"
             raise InvalidSpec(f"{source} {where}: the tag {node.tag} is none that a config may have.")
+        if isinstance(node, yaml.ScalarNode) and _NO_TEXT.search(node.value):
+            where = f"line {node.start_mark.line + 1}"
+            raise InvalidSpec(f"{source} {where}: {node.value!r} holds a character that no text may have.")
         if id(node) not in sizes:
             sizes[id(node)] = 1 + sum(size(child, depth + 1) for child in _children(node))
         if sizes[id(node)] > MOST_NODES:

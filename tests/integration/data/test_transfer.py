@@ -194,6 +194,9 @@ def test_a_local_folder_says_what_it_refuses(tmp_path: Path) -> None:
     (tmp_path / "run/b#1").write_bytes(b"what a writer that was killed leaves")
     assert store.list_keys("") == ["a"]
     assert local_path(store.uri) == tmp_path / "run"
+    for _ in range(2):
+        store.copy("a", "again/a")
+    assert [file.name for file in (tmp_path / "run/again").iterdir()] == ["a"]
     with pytest.raises(InputMissing, match=rf"{store.uri}/a/below isn't there .*Not a directory"):
         store.put_bytes("a/below", b"x")
     with pytest.raises(InvalidSpec, match="isn't a usable place"):

@@ -115,6 +115,8 @@ def test_a_config_of_paddleocr_trains_is_interrupted_goes_on_and_leaves_a_model(
     assert ended.code == 0, ended.errors
     assert here.trained(2)[0] == last.step + 1
     assert here.report()["checks"]["trainSamples"] == 160
+    page = laptop.command("report", str(output), "-o", str(tmp_path / "page.html"))
+    assert (page.returncode, page.stdout) == (0, f"{tmp_path / 'page.html'}\n"), page.stderr
     whole = laptop.command("checkpoints", "verify", str(output))
     assert whole.returncode == 0, whole.stderr
     assert f"of {here.uri} are whole" in whole.stdout

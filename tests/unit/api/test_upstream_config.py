@@ -1,11 +1,15 @@
 """Configs of PaddleOCR become presets; what can't be trained is refused in one sentence."""
 
+import contextlib
+import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from rectrain_api import upstream_config
 from rectrain_api.errors import InvalidSpec
 from rectrain_api.presets import load
 from rectrain_api.upstream_config import UpstreamConfig, read_config
@@ -204,6 +208,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "labels must be encoded by CTCLabelEncode",
     ),
     "TPS": ({"Architecture__Transform": {"name": "TPS"}}, "Transform.name: TPS can't be used .* null"),
+    "endless rate": (
+        {"Optimizer__lr__learning_rate": float("inf")},
+        "learning_rate must be above 0 and finite",
+    ),
+    "no size": (
+        {
+            "Train__dataset__transforms": [
+                {"CTCLabelEncode": None},
+                {"RecResizeImg": {"image_shape": [3, 4, 100]}},
+            ]
+        },
+        "greater than or equal to 8",
+    ),
     "center loss": ({"Loss": {"name": "CombinedLoss"}}, "Loss.name: CombinedLoss can't be trained here"),
 }
 
@@ -231,6 +248,10 @@ def test_what_cannot_be_trained_is_refused_with_the_reason(case: str) -> None:
         ("a: &a [*a]", "holds itself"),
         ("[" * 500 + "]" * 500, "no sections|nested"),
         ("a: b: c", "line 1 column 5 isn't YAML"),
+        ("a: !!bool maybe", "isn't what its tag says"),
+        ("a: !!float ''", "isn't what its tag says"),
+        ('a: "\\ud800"', "line 1: .* no text may have"),
+        ('a: "\\0"', "line 1: .* no text may have"),
         ("just words", "has no sections"),
         ("", "has no sections"),
         ("a: " + "x" * (256 << 10), "has 262147 bytes"),
@@ -252,3 +273,37 @@ def test_a_key_that_stands_twice_is_told() -> None:
 def test_a_number_of_time_steps_of_its_own_is_kept() -> None:
     text = (CONFIGS / "svtr_nano.yml").read_text("utf-8").replace("out_char_num: 16", "out_char_num: 8")
     assert read_config(text, "c").preset.config.architecture["Backbone"]["out_char_num"] == 8
+
+
+OTHER_KINDS: list[Any] = [
+    None, 5, -1, 1.5, float("inf"), 10**30, True, "x", [], {}, [1, 2], [[1]], [None], [{}], {"name": []},
+    {1: 2},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["svtr_lmdb.yml", "ppocrv3.yml", "ppocrv4_mobile.yml"])
+def test_a_value_of_another_kind_is_read_or_refused_in_a_sentence(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anywhere in a config: nothing but InvalidSpec comes of it."""
+    whole = yaml.safe_load((CONFIGS / name).read_text("utf-8"))
+    for place in _places(whole):
+        for other in OTHER_KINDS:
+            content = copy.deepcopy(whole)
+            _put(content, place, copy.deepcopy(other))
+            monkeypatch.setattr(upstream_config, "parse", lambda *_, content=content: (content, []))
+            with contextlib.suppress(InvalidSpec):
+                read_config("", name)
+
+
+def _places(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in pairs:
+        yield (*above, key)
+        yield from _places(value, (*above, key))
+
+
+def _put(content: Any, place: tuple[Any, ...], value: Any) -> None:
+    for key in place[:-1]:
+        content = content[key]
+    content[place[-1]] = value

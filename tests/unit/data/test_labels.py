@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rectrain_api.errors import DatasetInvalid, InputMissing
 from rectrain_data import labels
 from rectrain_data.findings import Code, Report
-from rectrain_data.labels import Label, LooseSet
+from rectrain_data.labels import Label, LooseSet, parse_line
 
 SEGMENT = st.text(
     st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/\\"), min_size=1
@@ -83,6 +83,13 @@ BAD = {
 def test_bad_lines_are_findings(data: bytes, code: Code, line: int | None) -> None:
     _, report = read(data)
     assert [(f.code, f.first.line) for f in report.findings] == [(code, line)]
+
+
+def test_on_the_users_own_machine_a_path_may_leave_the_folder_but_not_command_a_terminal() -> None:
+    assert parse_line(b"/data/a.png\ttext", 1, anywhere=True)[0] is not None
+    assert parse_line(b"../a.png\ttext", 1, anywhere=True)[0] is not None
+    label, [(code, detail)] = parse_line(b"\x1b[31ma.png\ttext", 1, anywhere=True)
+    assert (label, code, detail) == (None, Code.PATH_OUTSIDE, repr("\x1b[31ma.png"))
 
 
 def test_a_finding_says_what_where_and_how_to_mend() -> None:

@@ -34,6 +34,8 @@ def test_samples_come_back_in_order_from_folders_in_folders(tmp_path: Path) -> N
     write(tmp_path / "set/b/deep", count=3)
     write(tmp_path / "set/a")
     (tmp_path / "set/c").mkdir()
+    (tmp_path / "set/c/again").symlink_to(tmp_path / "set")
+    (tmp_path / "set/c/twice").symlink_to(tmp_path / "set")
     (tmp_path / "set/c/notes.txt").write_text("a leaf folder that is no LMDB")
     found = LmdbSet.open(tmp_path / "set")
     assert len(found) == COUNT + 3

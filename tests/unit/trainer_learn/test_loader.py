@@ -1,5 +1,6 @@
 import dataclasses
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,21 @@ def test_an_epoch_takes_another_part_of_a_label_file_each_time(digits: Path) -> 
         } == {(25, 25, 15)}
         assert len(set.union(*parts)) == 50
         assert parts[0] != parts[1]
+        assert loader.samples == 60, "what a resumed run compares: 0.3 of 49 or 51 is as many as of 50"
         batches = list(loader.batches(3))
         assert sum(len(b.images) for b in batches) == 25
         assert same(batches[2:], list(loader.batches(3, start=2)))
+    train, held_out = (
+        {name.rpartition("(")[2] for name in map(part.name, range(len(part)))}
+        for part in (replace(source, part=part, eval_fraction=0.3).open() for part in ("train", "eval"))
+    )
+    assert train.isdisjoint(held_out), "an image that both files have isn't trained on and held out"
+
+
+def test_label_files_of_which_an_epoch_takes_nothing_are_refused(digits: Path) -> None:
+    source = StagedSource(digits, packed=False, files=(digits / "labels.txt",), ratios=(0.001,))
+    with pytest.raises(DatasetInvalid, match=r"nothing to train on: .*ratio_list"):
+        Loader(make_recipe(), source)
 
 
 def test_batches_of_several_sizes(digits: Path) -> None:

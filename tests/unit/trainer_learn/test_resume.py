@@ -230,6 +230,14 @@ def test_every_rank_goes_by_rank_0s_epochs_and_rate(
     assert states[1].total_steps == 3 * STEPS
 
 
+def test_ranks_that_would_train_something_else_are_refused() -> None:
+    """A config that was changed between two pods' starts: their gradients would be averaged all the same."""
+    other = replace(RECIPE, augment=[{"RecAug": {}}], epochs=RECIPE.epochs + 1)
+    share_state(TrainState.new(RECIPE, STEPS, Told(Share(0, 2))), None)
+    with pytest.raises(InvalidSpec, match=r"differs from rank 0: augment\): the model's config"):
+        share_state(TrainState.new(other, STEPS, Told(Share(1, 2))), None)
+
+
 def test_a_checkpoint_of_other_batches_is_refused(digits: Path) -> None:
     snapshot = capture(TrainState.new(RECIPE, STEPS))
     other = TrainState.new(replace(RECIPE, batch_size=16), 4)

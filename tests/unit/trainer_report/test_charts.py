@@ -99,3 +99,4 @@ def test_the_heat_map_has_what_is_confused_most() -> None:
     assert bounded is not None
     assert len(bounded.columns) == len(bounded.rows) == 14
     assert [shown(c) for c in ("", " ", "\u0e49", "a")] == ["nothing", "space", "\u25cc\u0e49", "a"]
+    assert [shown(c) for c in ("\u202e", "\u3000")] == ["right-to-left override", "ideographic space"]

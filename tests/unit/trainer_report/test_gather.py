@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -125,5 +126,7 @@ def test_vdl_has_upstreams_tags_and_few_points() -> None:
     tags = {tag for tag, *_ in found}
     assert {"TRAIN/loss", "TRAIN/lr", "EVAL/acc", "EVAL/best_acc", "EVAL/norm_edit_dis"} <= tags
     assert all(math.isfinite(value) for _, _, value, _ in found)
+    odd = [{"kind": "train", "step": n, "loss": x} for n, x in enumerate((math.nan, -math.inf, 10**400, 2))]
+    assert replace(run, rows=odd).series("train", "loss") == [(3, 2.0)]
     many = [{"kind": "train", "step": n, "loss": 1.0, "time": n} for n in range(3 * POINTS)]
     assert len(list(scalars(many))) == POINTS

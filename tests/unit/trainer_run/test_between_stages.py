@@ -1,5 +1,8 @@
-"""Told to stop, and the exception got lost in a library: the next stage doesn't begin."""
+"""Told to stop where the exception may get lost: in a library, and while a line is logged."""
 
+import io
+import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ import pytest
 from rectrain_api.errors import Interrupted
 from rectrain_trainer.board import Board
 from rectrain_trainer.chunks import Chunks
+from rectrain_trainer.console import set_up_logging
 from rectrain_trainer.environment import PodEnvironment
 from rectrain_trainer.interrupt import Interrupt
 from rectrain_trainer.run import Run
@@ -24,3 +28,19 @@ def test_no_stage_begins_once_told_to_stop(tmp_path: Path, monkeypatch: pytest.M
     run = Run(make_plan(), PodEnvironment.read({}), board, interrupt, Chunks(), tmp_path)
     with pytest.raises(Interrupted):
         run.execute()
+
+
+class Telling(io.StringIO):
+    """The signal comes while a line is written."""
+
+    def write(self, text: str) -> int:
+        raise Interrupted(text)
+
+
+def test_told_to_stop_while_a_line_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(sys, "stderr", Telling())
+    set_up_logging(debug=False)
+    with pytest.raises(Interrupted, match="Staging"):
+        logging.getLogger("rectrain_trainer").info("Staging")

@@ -59,7 +59,8 @@ def test_devices_are_those_that_are_here(here: Path) -> None:
     assert none.gpus == 0
     assert none.model.origin is not None
     assert "Global.use_gpu isn't used: there is no GPU here, so the CPU trains" in none.model.origin.notes
-    assert gpus_here({"CUDA_VISIBLE_DEVICES": ""}) == 0
+    for hidden in ("", "-1", "-1,0"):
+        assert gpus_here({"CUDA_VISIBLE_DEVICES": hidden}) == 0
 
 
 def test_label_files_lmdbs_and_a_missing_eval(here: Path) -> None:
@@ -91,6 +92,12 @@ def test_weights_to_start_from(here: Path) -> None:
     run = planned("Global.pretrained_model=other").model.pretrained
     assert run is not None
     assert (run.uri, run.checkpoint) == (f"file://{here}/other", "Best")
+    (here / "output/rec/log").mkdir(parents=True)
+    for own in (
+        "output/rec",
+        "./output/rec/latest",
+    ):  # as PaddleOCR's users go on: this run does so by itself
+        assert planned(f"Global.checkpoints={own}").model.pretrained is None
 
 
 def test_dictionaries(here: Path) -> None:
@@ -130,6 +137,9 @@ def test_dictionaries(here: Path) -> None:
             PermissionRefused,
             "Global.save_model_dir: /sys/output can't be written (Operation not permitted): choose another",
         ),
+        (["Global.pretrained_model=/"], InputMissing, "Global.pretrained_model: there is no file /"),
+        (["Global.seed=-1"], InvalidSpec, "Global.seed: Input should be greater than or equal to 0"),
+        (["Global.eval_batch_step=[0, -5]"], InvalidSpec, "Global.eval_batch_step: "),
         (["Global.save_model_dir="], InvalidSpec, "Global.save_model_dir is missing: say where"),
     ],
 )
@@ -170,4 +180,6 @@ def test_messages_name_the_keys_of_the_config() -> None:
     )
     assert in_upstream_words(said) == meant
     assert in_upstream_words("shorten the schedule (model.overrides).") == "shorten the schedule."
+    unknown = "isn't known: name it in model.pretrained.dictionary)"
+    assert in_upstream_words(unknown) == "isn't known: start from the folder of a run, which knows its own)"
     assert in_upstream_words("/data.train/x and mydata.training") == "/data.train/x and mydata.training"

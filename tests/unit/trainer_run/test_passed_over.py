@@ -18,6 +18,8 @@ from rectrain_trainer.check import check_data, recipe_for
 from rectrain_trainer.config import Recipe
 from rectrain_trainer.found import Found
 from rectrain_trainer.loader import Loader
+from rectrain_trainer.passed_over import read_local
+from rectrain_trainer.sources import Whole, open_set
 from rectrain_trainer.stage import OpenStore, stage
 from tests.support.plans import make_plan
 from tests.unit.trainer_learn.digits import make_digits
@@ -191,3 +193,12 @@ def test_what_an_earlier_pod_left_is_not_there(upload: Upload, tmp_path: Path) -
     left.write_bytes((tmp_path / "made/images/00001.png").read_bytes())
     _, found = looked_at(plan_of("Warn"), open_store, tmp_path / "data")
     assert [f.code for f in found.findings] == [Code.IMAGE_MISSING]
+
+
+def test_a_label_file_named_twice_counts_twice(tmp_path: Path) -> None:
+    """As upstream's users do to see some samples more often."""
+    file = tmp_path / "train.txt"
+    file.write_text("a.png\tone\nb.png\t\n")
+    others = read_local(tmp_path, [file, file], "Warn")
+    assert (len(others.bits), others.count) == (2, 2)
+    assert len(open_set(Whole(tmp_path, False, None, (file, file), others.bits))) == 2

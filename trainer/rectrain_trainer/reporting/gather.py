@@ -31,6 +31,8 @@ from rectrain_trainer.place import now, reached_training
 from rectrain_trainer.reporting.keys import ABOUT, SAMPLES
 
 _LOG_CHUNKS_READ: Final = 2
+_MOST: Final = 1e300
+"""Beyond it, a number can't be drawn: neither is it finite, nor does a float hold every whole one."""
 T = TypeVar("T", bound=BaseModel)
 _COMPLETED: Final = "Completed"
 
@@ -319,7 +321,7 @@ def _series(rows: Sequence[Row], kind: str | None, name: str) -> Iterator[tuple[
         value = row.get(name)
         if kind not in (None, row["kind"]) or isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        if math.isfinite(value):
+        if -_MOST < value < _MOST:
             yield row["step"], float(value)
 
 

@@ -16,6 +16,8 @@ _HEAT: Final = 14
 """Characters on each side of the heat map."""
 _CHARACTERS: Final = 40
 
+_NAMES: Final = {"": "nothing", " ": "space", "\u00a0": "no-break space", "\t": "tab"}
+
 
 @dataclass(frozen=True)
 class Misreading:
@@ -89,9 +91,12 @@ def heat(confusions: Sequence[Confusion]) -> Heat | None:
 
 def shown(character: str) -> str:
     """A character as a table shows it: what can't be seen is named, and a mark stands on a circle."""
-    if unicodedata.category(character or "x").startswith("M"):
+    kind = unicodedata.category(character[:1] or "x")
+    if kind.startswith("M"):
         return f"\u25cc{character}"
-    return {"": "nothing", " ": "space", "\u00a0": "no-break space", "\t": "tab"}.get(character, character)
+    if kind in ("Cf", "Zs") and character not in _NAMES:
+        return unicodedata.name(character[:1], f"U+{ord(character[0]):04X}").lower()
+    return _NAMES.get(character, character)
 
 
 def characters(run: Run) -> list[tuple[str, int, int, float]]:
