@@ -78,9 +78,10 @@ class FolderStore(Store):
             self._found(key, request)
 
     def copy(self, source: str, target: str) -> None:
-        """Copy a file, by a link. Not twice: to rename a link over its like does nothing, and leaves it."""
+        """Copy a file, by a link. Once: to rename a link over its like does nothing, and leaves both."""
+        here, there = (Path("/", self._path(key)) for key in (source, target))
         try:
-            linked = Path("/", self._path(source)).samefile(Path("/", self._path(target)))
+            linked = here.samefile(there)
         except OSError:
             linked = False
         if not linked:
@@ -95,6 +96,9 @@ class FolderStore(Store):
             for o in page
         )
         return sorted((one for one in found if after is None or one.key > after), key=lambda one: one.key)
+
+    def _named(self) -> str:
+        return f"The file system of {self.uri}"
 
     def _put(self, key: str, source: bytes | Path, attributes: dict[str, str] | None) -> str | None:  # noqa: ARG002
         return super()._put(key, source, None)

@@ -275,10 +275,14 @@ class Store:
         self.delete([key])
         if len(wins) > 1 or wins[:1] not in ([], [stored]):  # none: the winner's answer got lost
             raise InvalidSpec(
-                f"The S3 service at {self._endpoint or 'AWS'} doesn't honour conditional writes "
+                f"{self._named()} doesn't honour conditional writes "
                 f"({len(wins)} of {_PROBE_RACERS} creates of one key won), so a stale pod could overwrite a "
                 "newer one: use a store that does, or set checkpoint.fencing to Off."
             )
+
+    def _named(self) -> str:
+        """What keeps the objects, as messages name it."""
+        return f"The S3 service at {self._endpoint or 'AWS'}"
 
     # -- requests
 

@@ -161,9 +161,9 @@ def test_a_store_that_ignores_the_condition_is_refused(monkeypatch: pytest.Monke
     with pytest.raises(InvalidSpec) as refused:
         store.probe_conditional_writes()
     assert re.fullmatch(
-        r"The S3 service at http://\S+ doesn't honour conditional writes \(16 of 16 creates of one key "
-        r"won\), so a stale pod could overwrite a newer one: use a store that does, or set "
-        r"checkpoint\.fencing to Off\.",
+        r"The (S3 service at http|file system of file)://\S+ doesn't honour conditional writes \(16 of 16 "
+        r"creates of one key won\), so a stale pod could overwrite a newer one: use a store that does, or "
+        r"set checkpoint\.fencing to Off\.",
         str(refused.value),
     )
 
