@@ -161,7 +161,7 @@ def test_a_manifest_that_cannot_work(trainer: Trainer) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["run"], 64, "Name one of -f job.yaml"),
+        (["run"], 64, "Name one thing to run: -f job.yaml"),
         (["run", "--no-such-option"], 64, "No such option"),
         (["run", "-f", "/no/such.yaml"], 66, "can't be read"),
         (["predict", "/no/such/model", "x.png"], 66, "name the folder of an exported model"),

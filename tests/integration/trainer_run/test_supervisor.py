@@ -166,6 +166,7 @@ def test_the_child_dies_with_a_supervisor_that_is_killed() -> None:
 
 
 HANGS = """
+from pathlib import Path
 from rectrain_trainer.stacks import offer_stacks
 class Chunks:
     def line(self, text): print("told:", text, file=sys.stderr, flush=True)
@@ -174,7 +175,7 @@ def hangs_here():
     recorder.beat(1234)
     ready()
     HOW
-offer_stacks(Chunks())
+offer_stacks(Chunks(), Path("stacks"), 0, 1)
 hangs_here()
 """
 
