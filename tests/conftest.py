@@ -22,6 +22,12 @@ from rectrain_local.s3 import SeaweedS3
 NODE = "node-1"
 
 
+def pytest_configure() -> None:
+    """Ctrl-C is tested also where the caller ignores it, as a shell does for its background jobs."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def sigterm_kept() -> Iterator[None]:
     """A trainer's `Interrupt` takes SIGTERM for good: the next test starts without it."""
