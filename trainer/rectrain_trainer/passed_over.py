@@ -6,7 +6,7 @@ check to find, so that it is counted among all that is wrong with images.
 """
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -46,15 +46,14 @@ def read(file: Path, uri: str, store: Store, validation: Validation) -> tuple[di
     if validation == "Strict":
         report.raise_if_any()
     listed = {o.key: o.size for o in store.list_objects()}
-    missing = [row for row in rows if row.path not in listed]
+    missing = [(file, row) for row in rows if row.path not in listed]
     if missing and validation == "Strict":
-        raise _not_there(missing, uri, store)
-    _remove_stale(file, missing)
-    if validation == "Off":
-        for row in missing:
-            report.add(Code.IMAGE_MISSING, str(file), row.line, row.path)
-        rows = [row for row in rows if row.path in listed]
-    return _sizes(rows, listed), _others([(file, rows)], report.findings)
+        first = missing[0][1]
+        place = f"{store.uri_of(first.path)} ({uri} line {first.line})"
+        raise _not_there(place, len(missing), "upload it beside the label file, or remove its line")
+    _remove_stale(missing)
+    sizes = {row.path: listed[row.path] for row in rows if row.path in listed}
+    return sizes, _others([(file, rows)], missing, report, validation)
 
 
 def read_local(
@@ -68,47 +67,48 @@ def read_local(
     rows = [(file, list(labels.read(file, report, anywhere=anywhere))) for file in files]
     if validation == "Strict":
         report.raise_if_any()
-    if validation == "Warn":
-        return _others(rows, report.findings)
+    if validation == "Warn":  # the check finds them: the files needn't be asked for twice
+        return _others(rows, [], report, validation)
     missing = [(f, row) for f, own in rows for row in own if not (folder / row.path).is_file()]
     if missing and validation == "Strict":
         file, first = missing[0]
-        many = f", nor are {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise InputMissing(
-            f"The image {folder / first.path} ({file} line {first.line}) isn't there{many}: add it, remove "
-            "its line, or correct the folder that the paths begin at."
-        )
-    for file, row in missing:
-        report.add(Code.IMAGE_MISSING, str(file), row.line, row.path)
-    gone = {(file, row.line) for file, row in missing}
-    left = [(file, [row for row in own if (file, row.line) not in gone]) for file, own in rows]
-    return _others(left, report.findings)
+        place = f"{folder / first.path} ({file} line {first.line})"
+        mend = "add it, remove its line, or correct the folder that the paths begin at"
+        raise _not_there(place, len(missing), mend)
+    return _others(rows, missing, report, validation)
 
 
-def _sizes(rows: Iterable[Label], listed: Mapping[str, int]) -> dict[str, int]:
-    return {row.path: listed[row.path] for row in rows if row.path in listed}
+def _not_there(place: str, count: int, mend: str) -> InputMissing:
+    many = f", nor are {count - 1} more" if count > 1 else ""
+    return InputMissing(f"The image {place} isn't there{many}: {mend}.")
 
 
-def _not_there(missing: list[Label], uri: str, store: Store) -> InputMissing:
-    first = missing[0]
-    one = f"The image {store.uri_of(first.path)} ({uri} line {first.line}) isn't there"
-    many = f", nor are {len(missing) - 1} more" if len(missing) > 1 else ""
-    return InputMissing(f"{one}{many}: upload it beside the label file, or remove its line.")
-
-
-def _remove_stale(file: Path, missing: Iterable[Label]) -> None:
+def _remove_stale(missing: Iterable[tuple[Path, Label]]) -> None:
     """What an earlier pod left on this disk isn't there for another one."""
-    for row in missing:
+    for file, row in missing:
         with contextlib.suppress(OSError):
             (file.parent / row.path).unlink(missing_ok=True)
 
 
-def _others(rows: Iterable[tuple[Path, list[Label]]], findings: list[Finding]) -> PassedOver:
-    """`rows`: those that are samples, of each file. A file may be there twice, so that it counts twice."""
+def _others(
+    rows: Iterable[tuple[Path, list[Label]]],
+    missing: Sequence[tuple[Path, Label]],
+    report: Report,
+    validation: Validation,
+) -> PassedOver:
+    """All but `rows`, the good lines of each file; where nobody looks, those of `missing` images are none.
+
+    A file may be there twice, so that it counts twice.
+    """
+    gone: set[tuple[Path, int]] = set()
+    if validation == "Off":
+        for file, row in missing:
+            report.add(Code.IMAGE_MISSING, str(file), row.line, row.path)
+            gone.add((file, row.line))
     bits, count = [], 0
     for file, own in rows:
         flags = np.ones(len(LineFile(file)), dtype=np.uint8)
-        flags[[row.line - 1 for row in own]] = 0
+        flags[[row.line - 1 for row in own if (file, row.line) not in gone]] = 0
         count += int(flags.sum())
         bits.append(np.packbits(flags).tobytes() if flags.any() else b"")
-    return PassedOver(tuple(bits) if count else (), count, findings)
+    return PassedOver(tuple(bits) if count else (), count, report.findings)
